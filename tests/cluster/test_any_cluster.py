@@ -67,7 +67,7 @@ def ran(cluster):
 
 
 @pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
-def test_a_run_ends_well(ran, trainer):
+def test_a_run_succeeds(ran, trainer):
     found = ran(trainer)
     assert found["state"] == "SUCCEEDED"
     assert set(STAGES) <= set(found["stages"])
@@ -94,7 +94,7 @@ def test_a_finished_stages_log_is_read(cluster, ran):
     assert "training" in cluster.runs("logs", ran("tensorflow")["run_id"], "training")
 
 
-def test_the_same_again_is_cached(cluster, ran):
+def test_a_second_identical_run_is_cached(cluster, ran):
     ran("tensorflow")
     found = cluster.submit("trainer.framework=tensorflow", options=["--wait"])
     assert found["stages"]["training"] == "SKIPPED"
@@ -102,7 +102,7 @@ def test_the_same_again_is_cached(cluster, ran):
     assert found["stages"]["report"] == "SUCCEEDED"
 
 
-def test_a_schedule_starts_a_run_that_ends_well(cluster, ran):
+def test_a_schedule_starts_a_run_that_succeeds(cluster, ran):
     ran("tensorflow")
     made = cluster.submit("trainer.framework=tensorflow", options=["--schedule", "* * * * *"])["recurring_run_id"]
     try:
@@ -131,7 +131,7 @@ def test_a_terminated_run_is_canceled_and_leaves_nothing_running_in_mlflow(clust
     assert "RUNNING" not in {r.info.status for r in (parent, *stages.values())}
 
 
-def test_a_retry_of_it_ends_well_and_leaves_no_error_behind(cluster, stopped):
+def test_a_retried_run_succeeds_and_leaves_no_error(cluster, stopped):
     cluster.ended(stopped, 120)
 
     def retried():
@@ -212,7 +212,7 @@ def test_secrets_reach_the_stage_as_variables_and_files(cluster, equipped):
     assert cluster.ended(equipped) == "SUCCEEDED", "the stage fails without them"
 
 
-def test_a_stage_has_the_resources_that_the_config_says(cluster, equipped):
+def test_a_stage_has_the_configured_resources(cluster, equipped):
     limits = cluster.main_container(equipped, "training")["resources"]["limits"]
     assert (limits["cpu"], limits["memory"]) == ("500m", "3Gi")
 
@@ -269,7 +269,7 @@ def taxi():
     return taxi
 
 
-def test_a_tfx_pipeline_that_is_not_ours_runs(cluster, taxi, request):
+def test_a_third_party_tfx_pipeline_runs(cluster, taxi, request):
     data = cluster.folder / "taxi" / "data" / "trips.csv"
     taxi.write_data(data, rows=500)
     image = request.config.getoption("--cluster-image") or "switchyard:check"

@@ -78,7 +78,7 @@ def look(kfp, capsys):
 
 
 @pytest.mark.core
-def test_a_cluster_that_is_fit_is_called_so(cluster, look):
+def test_a_suitable_cluster_is_reported_as_ready(cluster, look):
     code, found = look("kubeflow.workspace=1Gi")
     assert code == 0
     assert {c: o for c, (o, _) in found.items() if o != "ok"} == {"MLflow (this machine)": "not checked", "image": "not checked"}
@@ -88,20 +88,20 @@ def test_a_cluster_that_is_fit_is_called_so(cluster, look):
 
 
 @pytest.mark.core
-def test_a_kfp_without_the_security_fixes_is_to_be_upgraded(cluster, kfp, look):
+def test_a_kfp_without_the_security_fixes_must_be_upgraded(cluster, kfp, look):
     kfp[0].version = "2.16.2"
     code, found = look()
     assert (code, found["version"][0]) == (1, "failed")
     assert "upgrade to 2.17.0" in found["version"][1]
 
 
-def test_a_version_that_is_no_number_is_not_checked(cluster, kfp, look):
+def test_a_version_that_is_not_a_number_is_not_checked(cluster, kfp, look):
     kfp[0].version = "master"
     assert look()[1]["version"][0] == "not checked"
 
 
 @pytest.mark.core
-def test_without_kubectl_it_says_what_could_not_be_checked_and_why(look, monkeypatch, tmp_path):
+def test_without_kubectl_unchecked_items_are_reported_with_the_reason(look, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     code, found = look()
     assert code == 0
@@ -109,7 +109,7 @@ def test_without_kubectl_it_says_what_could_not_be_checked_and_why(look, monkeyp
     assert found["version"][0] == "ok"
 
 
-def test_a_cluster_that_does_not_answer_kubectl_is_not_checked(cluster, look, tmp_path):
+def test_an_unreachable_cluster_is_not_checked(cluster, look, tmp_path):
     (tmp_path / "get_namespace_kubeflow").unlink()
     (tmp_path / "bin" / "kubectl").write_text("#!/bin/sh\necho 'Unable to connect to the server: refused' >&2\nexit 1\n")
     _, found = look()
@@ -188,7 +188,7 @@ def test_a_cluster_that_does_not_answer_kubectl_is_not_checked(cluster, look, tm
         ),
     ],
 )
-def test_what_would_fail_the_first_run_is_said_with_what_to_do(cluster, look, command, answer, settings, check, said):
+def test_problems_of_the_first_run_are_reported_with_the_fix(cluster, look, command, answer, settings, check, said):
     cluster.put(command, answer)
     code, found = look(*settings)
     assert (code, found[check][0]) == (1, "failed"), found
@@ -204,14 +204,14 @@ def test_a_quota_that_refuses_pods_without_limits_is_named(cluster, look):
     assert look()[1]["quota"] == ("ok", "q: limits.memory 1Gi of 10Gi")
 
 
-def test_who_may_not_ask_for_another_account_reads_that_roles_were_not_checked(cluster, look, tmp_path):
+def test_unchecked_roles_are_reported_without_the_right_to_impersonate(cluster, look, tmp_path):
     script = (tmp_path / "bin" / "kubectl").read_text()
     denied = 'echo "error: users \\"me\\" is forbidden: cannot impersonate resource \\"serviceaccounts\\"" >&2; exit 1'
     (tmp_path / "bin" / "kubectl").write_text(script.replace("echo yes", denied))
     assert look()[1]["roles"][0] == "not checked"
 
 
-def test_a_role_that_lacks_is_named_also_where_kubectl_warns_beside_it(cluster, look, tmp_path):
+def test_a_missing_role_is_named_even_if_kubectl_prints_warnings(cluster, look, tmp_path):
     script = (tmp_path / "bin" / "kubectl").read_text()
     warned = 'echo "Warning: the server doesn\'t have a resource type" >&2; echo no; exit 1'
     (tmp_path / "bin" / "kubectl").write_text(script.replace("echo yes", warned))
@@ -219,13 +219,13 @@ def test_a_role_that_lacks_is_named_also_where_kubectl_warns_beside_it(cluster, 
     assert (outcome, "pipeline-runner lacks permissions: get pods" in said) == ("failed", True)
 
 
-def test_a_host_that_is_down_or_a_pipeline_that_is_wrong_is_the_users_mistake(warm, kfp):
+def test_an_unreachable_host_or_an_invalid_pipeline_is_a_user_error(warm, kfp):
     assert warm("doctor", "--host", f"http://127.0.0.1:{free_port()}").code == 2
     host = kfp[1].host
     assert warm("doctor", BREAST_CANCER, "--host", host, "--set", "kubeflow.nothing=1").code == 2
     assert "give PIPELINE" in warm("doctor", "--host", host, "--set", "name=x").stderr
 
 
-def test_it_prints_a_table(kfp, capsys):
+def test_doctor_prints_a_table(kfp, capsys):
     doctor(kfp[1].connection, None, (), None, as_json=False)
     assert "KFP 2.17.0" in capsys.readouterr().out

@@ -73,7 +73,7 @@ ASKED = [(ask, bad) for ask in ("run", "runs", "workflow") for bad in BAD if ask
 
 
 @pytest.mark.parametrize(("ask", "bad"), ASKED)
-def test_what_is_no_answer_of_kfps_is_an_error_of_one_line(ask, bad):
+def test_an_answer_that_is_not_kfps_is_an_error_of_one_line(ask, bad):
     answer = BAD[bad]
     if ask == "runs" and bad == "a date that is none":
         answer = (200, JSON, b'{"runs": [' + answer[2] + b"]}")
@@ -97,7 +97,7 @@ def test_what_is_no_answer_of_kfps_is_an_error_of_one_line(ask, bad):
 
 
 @pytest.mark.parametrize("health", [PAGE, (200, JSON, b"<html>"), (200, JSON, b"[]")])
-def test_a_login_in_the_place_of_kfp_is_found_before_anything_else(health):
+def test_a_login_page_instead_of_kfp_is_found_first(health):
     with (
         server({"healthz": health}) as host,
         pytest.raises((StageError, UserError), match=r"answers with a web page|returned an answer"),
@@ -105,13 +105,13 @@ def test_a_login_in_the_place_of_kfp_is_found_before_anything_else(health):
         client_of(host).check()
 
 
-def test_a_list_that_never_ends_is_ended():
+def test_an_endless_list_is_ended():
     page = (200, JSON, b'{"runs": [], "next_page_token": "again"}')
     with server({"/runs": page}) as host:
         assert client_of(host).runs(None, 200) == []
 
 
-def test_following_survives_answers_that_are_none():
+def test_following_a_run_tolerates_invalid_answers():
     done = (200, JSON, json.dumps({**RUN, "state": "SUCCEEDED"}).encode())
     running = (200, JSON, json.dumps(RUN).encode())
     bad = [running, *BAD.values(), running, done]
@@ -123,7 +123,7 @@ def test_following_survives_answers_that_are_none():
     assert any("returned an answer that is not KFP's" in line for line in told.said)
 
 
-def test_a_run_that_is_deleted_while_it_is_followed_ends_the_following_at_once(kfp):
+def test_deleting_a_followed_run_ends_the_command_at_once(kfp):
     fake, client = kfp
     fake.faults = {"training": [("RUNNING", "")]}
     run_id = submitted(client)
@@ -137,13 +137,13 @@ def test_a_run_that_is_deleted_while_it_is_followed_ends_the_following_at_once(k
 
 
 @pytest.mark.parametrize("run_id", ["", "  ", "no such run", "../experiments", "a/b?c=d#e", "Ü\u202e"])
-def test_a_name_that_is_no_runs_is_said_to_be_none(kfp, run_id):
+def test_a_name_of_no_run_is_refused(kfp, run_id):
     _, client = kfp
     with pytest.raises(UserError, match=r"unknown run|is empty|no /apis"):
         client.run(run_id)
 
 
-def test_names_of_runs_are_shown_and_are_no_commands_to_a_terminal(kfp, capsys):
+def test_control_characters_in_names_of_runs_are_escaped(kfp, capsys):
     _, client = kfp
     name = "nightly [/red] \x1b[2J\u202e ünïcode\nstate: SUCCEEDED"
     run = client.submit(name, client.experiment("mine"), {"pipeline_spec": spec_of()}, **GIVEN)
@@ -165,7 +165,7 @@ def test_two_hundred_runs_are_listed(kfp, capsys):
     assert [r["name"] for r in rows] == [f"run {n}" for n in reversed(range(200))]
 
 
-def test_a_page_in_the_place_of_a_log_is_no_log():
+def test_a_page_instead_of_a_log_is_not_shown_as_the_log():
     with server({"/log": PAGE, "/k8s": (200, "text/html; charset=utf-8", b"<html>")}) as host:
         client = client_of(host)
         assert client.log_of_node("r1", "node") is None
@@ -173,12 +173,12 @@ def test_a_page_in_the_place_of_a_log_is_no_log():
 
 
 @pytest.mark.parametrize("text", ['{"error_message": "x"}', '{ "error_message":"x"}', '\n{"error_message" : "x"}'])
-def test_an_error_in_the_place_of_a_log_is_no_log(text):
+def test_an_error_instead_of_a_log_is_not_shown_as_the_log(text):
     with server({"/log": (200, "text/plain", text.encode())}) as host:
         assert client_of(host).log_of_node("r1", "node") is None
 
 
-def test_a_run_is_shown_by_v2_where_its_workflow_cannot_be_read(capsys):
+def test_a_run_is_shown_by_v2_if_its_workflow_cannot_be_read(capsys):
     run = {**RUN, "state": "SUCCEEDED", "run_details": {"task_details": [
         {"display_name": "ingest-driver", "state": "SUCCEEDED"}, {"display_name": "ingest", "state": "SUCCEEDED"},
     ]}}  # fmt: skip
@@ -202,7 +202,7 @@ def test_clocks_that_differ_give_no_negative_seconds(started, finished, seconds)
     assert Node("n", "n", "Pod", "Succeeded", "", "", "", started, finished).seconds == seconds
 
 
-def test_a_run_that_there_is_not_is_an_error_of_its_own(kfp):
+def test_a_run_that_does_not_exist_has_its_own_error(kfp):
     _, client = kfp
     with pytest.raises(NoSuchRunError, match="unknown run nothing"):
         client.run("nothing")

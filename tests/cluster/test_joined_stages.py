@@ -84,14 +84,14 @@ def test_every_stage_of_a_run_is_followed_and_shown(kfp, capsys):
     assert shown(client, run_id, capsys) == {s.replace("_", "-"): ("SUCCEEDED", None) for s in STAGES}
 
 
-def test_stages_from_the_cache_are_called_cached(kfp):
+def test_stages_from_the_cache_are_shown_as_cached(kfp):
     server, client = kfp
     server.cached = {JOINT}
     _, _, told = followed(client)
     assert {stage for stage, status in told.statuses if status == "cached"} == {"baseline", "data_gate"}
 
 
-def test_the_stage_that_failed_is_named_and_those_before_it_succeeded(kfp, capsys):
+def test_the_failed_stage_is_named_and_the_stages_before_it_succeeded(kfp, capsys):
     server, client = kfp
     words = last_words(Failure("gate", "the data gate stopped the run"), "data_gate")
     server.faults = {JOINT: [("FAILED", f"main: Error (exit code 1): {words}")]}
@@ -103,7 +103,7 @@ def test_the_stage_that_failed_is_named_and_those_before_it_succeeded(kfp, capsy
     assert shown(client, run_id, capsys)["data-gate"] == ("FAILED", "the data gate stopped the run")
 
 
-def test_a_task_that_was_killed_without_a_word_may_have_failed_in_any_of_its_stages(kfp):
+def test_a_task_killed_without_a_message_may_have_failed_in_any_of_its_stages(kfp):
     server, client = kfp
     server.faults = {JOINT: [("FAILED", "OOMKilled (exit code 137)")]}
     _, states, _ = followed(client)
@@ -120,7 +120,7 @@ def test_the_log_of_a_stage_is_that_of_its_task(kfp, capsys, stage):
     assert capsys.readouterr().out == f"log of {JOINT}\n"
 
 
-def test_a_stage_that_is_not_there_is_named_with_those_that_are(kfp):
+def test_an_unknown_stage_is_named_with_the_existing_ones(kfp):
     _, client = kfp
     run_id, _, _ = followed(client)
     with pytest.raises(UserError, match="its stages: ingest, baseline, data-gate, training"):

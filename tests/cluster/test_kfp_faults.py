@@ -37,7 +37,7 @@ def test_a_run_is_followed_to_its_end(kfp, retries):
     assert (run.state, states) == ("SUCCEEDED", dict.fromkeys(TASKS.values(), "SUCCEEDED"))
 
 
-def test_following_survives_that_the_states_are_compressed_and_v2beta1_is_frozen(kfp):
+def test_following_works_with_compressed_states_and_a_frozen_v2beta1(kfp):
     server, client = kfp
     server.compresses, server.seconds = True, 0.3
     run, states, told = followed(client, submitted(client), still=0.1)
@@ -46,7 +46,7 @@ def test_following_survives_that_the_states_are_compressed_and_v2beta1_is_frozen
     assert ("training", "running") in told.statuses, "progress is shown while it runs, not at the end alone"
 
 
-def test_a_cached_stage_is_called_cached(kfp):
+def test_a_cached_stage_is_shown_as_cached(kfp):
     server, client = kfp
     server.cached = {"ingest"}
     _, states, told = followed(client, submitted(client))
@@ -64,7 +64,7 @@ def test_a_stage_fails_with_the_message_that_it_left_behind(kfp):
     assert "data_gate: warning: column mean_radius is missing" in told.said
 
 
-def test_a_stages_exit_code_is_known_though_the_launcher_makes_1_of_all(kfp):
+def test_a_stages_exit_code_is_known_although_the_launcher_always_exits_with_1(kfp):
     server, client = kfp
     left = last_words(Failure("user", "trainer.model: no such file"))
     server.faults = {"training": [("FAILED", f"main: Error (exit code 1): {left}")]}
@@ -74,7 +74,7 @@ def test_a_stages_exit_code_is_known_though_the_launcher_makes_1_of_all(kfp):
     assert states["ingest"].exit_code is None
 
 
-def test_a_pod_that_cannot_start_says_why(kfp):
+def test_a_pod_that_cannot_start_is_reported_with_the_reason(kfp):
     server, client = kfp
     server.faults = {"training": [("PENDING", "ImagePullBackOff: Back-off pulling image switchyard:1")]}
     run_id = submitted(client)
@@ -85,7 +85,7 @@ def test_a_pod_that_cannot_start_says_why(kfp):
     assert "training: warning: ImagePullBackOff: Back-off pulling image switchyard:1" in told.said
 
 
-def test_a_pod_that_cannot_start_for_long_ends_the_following_with_what_to_do(kfp):
+def test_a_pod_that_cannot_start_for_long_ends_the_command_with_the_fix(kfp):
     server, client = kfp
     server.faults = {"training": [("PENDING", "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")]}
     run_id = submitted(client)
@@ -94,7 +94,7 @@ def test_a_pod_that_cannot_start_for_long_ends_the_following_with_what_to_do(kfp
     client.terminate(run_id)
 
 
-def test_ctrl_c_says_that_the_run_continues_and_how_to_end_it(kfp, monkeypatch):
+def test_ctrl_c_reports_that_the_run_continues_and_how_to_terminate_it(kfp, monkeypatch):
     server, client = kfp
     server.faults = {"training": [("RUNNING", "")]}
     run_id = submitted(client)
@@ -113,7 +113,7 @@ def test_ctrl_c_says_that_the_run_continues_and_how_to_end_it(kfp, monkeypatch):
     client.terminate(run_id)
 
 
-def test_a_terminated_run_is_not_called_failed_though_kfp_says_so(kfp, capsys):
+def test_a_terminated_run_is_not_shown_as_failed_although_kfp_reports_it_so(kfp, capsys):
     server, client = kfp
     server.faults = {"training": [("RUNNING", "")]}
     run_id = submitted(client)
@@ -127,7 +127,7 @@ def test_a_terminated_run_is_not_called_failed_though_kfp_says_so(kfp, capsys):
 # Healing
 
 
-def test_a_run_whose_pod_was_evicted_is_tried_again(kfp):
+def test_a_run_whose_pod_was_evicted_is_retried(kfp):
     server, client = kfp
     server.faults = {"training": [("ERROR", "pod deleted"), ("FAILED", "The node was low on resource: memory.")]}
     run, states, told = followed(client, submitted(client), heal=2)
@@ -136,13 +136,13 @@ def test_a_run_whose_pod_was_evicted_is_tried_again(kfp):
     assert len([s for s in told.said if "the pod of training was evicted or deleted" in s]) == 2
 
 
-def test_a_run_is_healed_so_often_and_no_more(kfp):
+def test_a_run_is_healed_up_to_a_limit(kfp):
     server, client = kfp
     server.faults = {"training": [("ERROR", "pod deleted")] * 2}
     assert followed(client, submitted(client), heal=1)[0].state == "FAILED"
 
 
-def test_healing_waits_for_a_server_that_has_just_been_restarted(kfp):
+def test_healing_waits_for_a_restarted_server(kfp):
     server, client = kfp
     server.faults, server.busy = {"training": [("ERROR", "pod deleted")]}, 2
     run, _, told = followed(client, submitted(client), heal=1)
@@ -150,7 +150,7 @@ def test_healing_waits_for_a_server_that_has_just_been_restarted(kfp):
     assert any("Workflow must be Failed/Error to retry" in s for s in told.said)
 
 
-def test_a_task_that_failed_by_itself_is_not_tried_again_by_healing(kfp):
+def test_healing_does_not_retry_a_task_that_failed_by_itself(kfp):
     server, client = kfp
     server.faults = {"training": [("FAILED", "main: Error (exit code 1): the loss is not finite")]}
     run, _, told = followed(client, submitted(client), heal=2)
@@ -158,7 +158,7 @@ def test_a_task_that_failed_by_itself_is_not_tried_again_by_healing(kfp):
     assert not any("evicted or deleted" in s for s in told.said)
 
 
-def test_a_users_error_is_not_tried_again_though_it_names_a_column_called_evicted(kfp):
+def test_a_user_error_that_names_a_column_called_evicted_is_not_retried(kfp):
     server, client = kfp
     words = "main: Error (exit code 1): label: there is no column 'evictd'. Did you mean 'evicted'? (switchyard exit code 2)"
     server.faults = {"training": [("FAILED", words)]}
@@ -167,7 +167,7 @@ def test_a_users_error_is_not_tried_again_though_it_names_a_column_called_evicte
     assert not any("evicted or deleted" in s for s in told.said)
 
 
-def test_healing_waits_for_a_workflow_that_cannot_be_asked_for_now(kfp, monkeypatch):
+def test_healing_waits_for_a_temporarily_unreadable_workflow(kfp, monkeypatch):
     """With the client's answer mocked: the stand-in is never away for one path alone."""
     server, client = kfp
     server.faults = {"training": [("ERROR", "pod deleted")]}
@@ -223,7 +223,7 @@ def test_a_terminals_commands_in_a_log_are_printed_as_text(kfp, capsys):
     assert capsys.readouterr().out == "column \\x1b]0;owned\\x07\\x1b[2J fine\n\tnext\n"
 
 
-def test_an_error_that_comes_as_a_log_is_an_error(kfp):
+def test_an_error_returned_as_a_log_is_an_error(kfp):
     server, client = kfp
     run_id = submitted(client)
     ended(client, run_id)
@@ -282,7 +282,7 @@ def test_the_same_pipeline_scheduled_again_is_uploaded_once_and_another_is_a_ver
     assert versions[0] != versions[1] == versions[2]
 
 
-def test_a_schedule_that_kfp_keeps_without_a_pipeline_is_deleted_again_and_refused(kfp, monkeypatch):
+def test_a_schedule_that_kfp_stores_without_a_pipeline_is_deleted_and_refused(kfp, monkeypatch):
     server, client = kfp
     monkeypatch.setattr(server, "documents_of", lambda body: None)
     shown = client.service("PipelineServiceApi").__class__
@@ -309,7 +309,7 @@ def test_schedules_are_listed_paused_resumed_and_deleted(kfp, capsys):
         runs_command.pause_schedule(client.connection, made)
 
 
-def test_a_schedule_with_runs_under_way_is_deleted_by_force_alone_because_kfp_orphans_them(kfp, capsys):
+def test_a_schedule_with_running_runs_is_deleted_only_by_force_because_kfp_orphans_them(kfp, capsys):
     server, client = kfp
     server.faults = {"ingest": [("RUNNING", "")]}
     made = scheduled(client).recurring_run_id
@@ -336,7 +336,7 @@ def test_the_stand_in_refuses_a_workspace_as_a_stock_kfp_does(kfp, patch):
         client.submit("one", client.experiment("mine"), {"pipeline_spec": spec_of(), "platform_spec": platform}, **GIVEN)
 
 
-def test_a_claim_with_access_modes_is_taken(kfp):
+def test_a_claim_with_access_modes_is_accepted(kfp):
     _, client = kfp
     workspace = {"size": "1Gi", "kubernetes": {"pvcSpecPatch": {"accessModes": ["ReadWriteOnce"]}}}
     platform = {"platforms": {"kubernetes": {"pipelineConfig": {"workspace": workspace}}}}

@@ -41,7 +41,7 @@ def await_end(server, run_id):
 
 
 @pytest.mark.parametrize("look", ["show", "list"])
-def test_looking_at_a_run_that_is_over_ends_what_mlflow_shows_as_running(kfp, mlflow, look, capsys):
+def test_showing_a_finished_run_ends_its_mlflow_runs(kfp, mlflow, look, capsys):
     server, client = kfp
     server.faults = {"training": [("FAILED", "OOMKilled")]}
     run_id = submitted(client)
@@ -55,7 +55,7 @@ def test_looking_at_a_run_that_is_over_ends_what_mlflow_shows_as_running(kfp, ml
     assert "warning" not in capsys.readouterr().err
 
 
-def test_a_list_ends_what_is_left_below_a_parent_that_has_ended(kfp, mlflow):
+def test_listing_runs_ends_mlflow_runs_below_a_finished_parent(kfp, mlflow):
     server, client = kfp
     run_id = submitted(client)
     ids, states = tracked(mlflow, run_id, "training")
@@ -76,7 +76,7 @@ def test_a_run_that_still_runs_is_left_running(kfp, mlflow):
     client.terminate(run_id)
 
 
-def test_terminate_waits_for_the_end_and_leaves_nothing_running(kfp, mlflow, capsys):
+def test_terminate_waits_for_the_end_and_leaves_no_open_mlflow_run(kfp, mlflow, capsys):
     server, client = kfp
     server.faults = {"training": [("RUNNING", "")]}
     run_id = submitted(client)
@@ -86,7 +86,7 @@ def test_terminate_waits_for_the_end_and_leaves_nothing_running(kfp, mlflow, cap
     assert states() == {"parent": "KILLED", "training": "KILLED"}
 
 
-def test_a_run_that_a_retry_has_mended_shows_no_error_any_more(kfp, mlflow):
+def test_a_run_that_succeeded_on_retry_shows_no_error(kfp, mlflow):
     server, client = kfp
     run_id = submitted(client)
     ids, states = tracked(mlflow, run_id, "training")
@@ -105,7 +105,7 @@ def test_a_run_that_a_retry_has_mended_shows_no_error_any_more(kfp, mlflow):
     assert kept == set()
 
 
-def test_why_a_model_was_not_blessed_is_no_failure_and_stays(kfp, mlflow):
+def test_the_reason_why_a_model_was_not_blessed_is_kept_and_is_no_failure(kfp, mlflow):
     server, client = kfp
     run_id = submitted(client)
     ids, _ = tracked(mlflow, run_id)
@@ -118,7 +118,7 @@ def test_why_a_model_was_not_blessed_is_no_failure_and_stays(kfp, mlflow):
 
 
 @pytest.mark.core
-def test_where_mlflow_is_stands_in_the_run_as_whoever_submitted_it_reached_it(kfp, monkeypatch):
+def test_a_run_records_mlflows_address_as_used_by_its_submitter(kfp, monkeypatch):
     """With the server's answer mocked: what is looked at is whom it asks."""
     from switchyard.pipelines.runners.kubeflow.runs import reconciling
 
@@ -143,7 +143,7 @@ def test_where_mlflow_is_stands_in_the_run_as_whoever_submitted_it_reached_it(kf
 
 
 @pytest.mark.core
-def test_mlflow_that_is_not_reached_from_here_is_a_warning_that_says_how_to_name_it(kfp, capsys):
+def test_an_mlflow_unreachable_from_this_machine_is_a_warning_with_the_fix(kfp, capsys):
     server, client = kfp
     run_id = submitted(client)
     await_end(server, run_id)
@@ -156,7 +156,7 @@ def test_mlflow_that_is_not_reached_from_here_is_a_warning_that_says_how_to_name
 
 @pytest.mark.core
 @pytest.mark.parametrize(("variable", "known"), [("http://127.0.0.1:5000", "http://127.0.0.1:5000"), ("sqlite:///x.db", None)])
-def test_the_run_that_kfps_plugin_made_is_known_here_by_the_variable_alone(monkeypatch, variable, known):
+def test_the_run_of_kfps_plugin_is_found_by_the_variable_alone(monkeypatch, variable, known):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
     config = load_config(BREAST_CANCER, overrides=["task=binary"])
     run = Run("r", "one", "RUNNING", None, "", None, None, PluginRun("1", "abc", "http://mlflow/#/x"), {}, None)

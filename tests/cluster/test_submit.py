@@ -27,7 +27,7 @@ def test_a_run_is_followed_to_its_end(first):
     assert "training: ran" in said
 
 
-def test_the_tracking_is_that_of_a_local_run(first, mlflow, warm, tmp_path):
+def test_a_submitted_run_is_tracked_like_a_local_one(first, mlflow, warm, tmp_path):
     remote, _ = first
     done = warm.run(
         BREAST_CANCER,
@@ -65,7 +65,7 @@ def test_the_tracking_is_that_of_a_local_run(first, mlflow, warm, tmp_path):
         assert files[0] == files[1], stage
 
 
-def test_the_same_again_is_cached_and_doubles_nothing(first, submit, mlflow):
+def test_a_second_identical_run_is_cached_and_duplicates_nothing(first, submit, mlflow):
     found, _ = submit("--wait")
     runs = {r.info.run_name: r for r in nested(mlflow, found["mlflow_run_id"])}
     assert len(runs) == len(nested(mlflow, found["mlflow_run_id"]))
@@ -80,7 +80,7 @@ def test_the_same_again_is_cached_and_doubles_nothing(first, submit, mlflow):
     assert client.get_run(found["mlflow_run_id"]).info.status == "FINISHED"
 
 
-def test_bad_data_stops_the_run_and_a_retry_doubles_nothing(submit, mlflow, tmp_path, warm, host):
+def test_bad_data_stops_the_run_and_a_retry_duplicates_nothing(submit, mlflow, tmp_path, warm, host):
     rows = (BREAST_CANCER.parent / "data.csv").read_text().replace("mean_radius", "radius_mean", 1)
     if "radius_mean" not in rows:
         header, _, rest = rows.partition("\n")
@@ -118,7 +118,7 @@ def test_tasks_attach_to_the_runs_of_kfps_plugin(submit, mlflow, first):
     assert len(runs) == len(nested(mlflow, found["mlflow_run_id"]))
 
 
-def test_a_schedule_starts_runs_that_end_well_and_is_paused_and_deleted(submit, host, warm, mlflow):
+def test_a_schedule_starts_runs_that_succeed_and_can_be_paused_and_deleted(submit, host, warm, mlflow):
     found, said = submit("--schedule", "0 3 * * *", "--max-concurrency", "2", "--set", "kubeflow.pipeline_root=s3://bucket/root")
     made = found["recurring_run_id"]
     assert "time zone of KFP's controller: UTC" in said
@@ -169,19 +169,19 @@ def test_runs_are_listed_shown_and_read(first, warm, host):
         ("/guarded", {"SWITCHYARD_KFP_TOKEN": "wrong"}, "permission denied (403: User is not authorized)"),
     ],
 )
-def test_servers_that_refuse_or_are_no_kfp_are_named_as_that(warm, host, path, more, said):
+def test_servers_that_refuse_or_are_not_kfp_are_reported_as_such(warm, host, path, more, said):
     done = warm("runs", "list", "--host", host + path, env=more)
     assert done.code == 2
     assert said in done.stderr
 
 
 @pytest.mark.parametrize("more", [{"SWITCHYARD_KFP_TOKEN": "right"}, {"SWITCHYARD_KFP_COOKIE": "session=right"}])
-def test_token_and_cookie_let_us_in(warm, host, more):
+def test_token_and_cookie_authenticate(warm, host, more):
     done = warm("runs", "list", "--host", f"{host}/guarded", env=more)
     assert done.code == 0, done.stderr
 
 
-def test_a_token_file_lets_us_in(warm, host, tmp_path):
+def test_a_token_file_authenticates(warm, host, tmp_path):
     (tmp_path / "token").write_text("right\n")
     assert warm("runs", "list", "--host", f"{host}/guarded", "--token-file", tmp_path / "token").code == 0
     missing = warm("runs", "list", "--host", host, "--token-file", tmp_path / "nothing")
@@ -196,7 +196,7 @@ def test_an_unknown_run_is_an_error_that_names_it(warm, host):
 
 
 @pytest.mark.core
-def test_a_server_that_is_down_is_an_error(warm):
+def test_an_unreachable_server_is_an_error(warm):
     done = warm("submit", BREAST_CANCER, "--host", f"http://127.0.0.1:{free_port()}")
     assert done.code == 2
     assert "does not answer" in done.stderr
@@ -215,13 +215,13 @@ def test_a_server_that_is_down_is_an_error(warm):
         ([], "--host"),
     ],
 )
-def test_wrong_arguments_are_refused(warm, arguments, said):
+def test_invalid_arguments_are_refused(warm, arguments, said):
     done = warm("submit", BREAST_CANCER, *arguments)
     assert done.code == 2
     assert said in done.stderr
 
 
-def test_a_self_signed_certificate_needs_its_authority(warm, tmp_path):
+def test_a_self_signed_certificate_needs_its_ca(warm, tmp_path):
     pem = tmp_path / "own.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
@@ -238,7 +238,7 @@ def test_a_self_signed_certificate_needs_its_authority(warm, tmp_path):
 
 
 @pytest.mark.core
-def test_a_password_never_gets_into_the_pipeline(warm, tmp_path):
+def test_a_password_is_never_compiled_into_the_pipeline(warm, tmp_path):
     done = warm("compile", BREAST_CANCER, "-o", tmp_path / "x.yaml", "--set", "tracking.uri=http://me:secret@mlflow:5000")
     assert done.code == 2
     assert "kubeflow.defaults.secrets" in done.stderr

@@ -9,7 +9,7 @@ from tests.cluster.submitting import nested, wait_for_end
 from tests.command import mlflow_server
 
 
-def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):
+def test_a_terminated_run_keeps_its_checkpoint(submit, mlflow, warm, host):
     long = ["--set", "trainer.hyperparameters.epochs=2000", "--set", "trainer.hyperparameters.early_stopping=null"]
     found, _ = submit(*long, "--set", "kubeflow.workspace=1Gi")
     run_id = found["run_id"]
@@ -57,14 +57,14 @@ def test_a_task_that_is_killed_leaves_no_mlflow_run_unfinished(submit, mlflow, t
     assert "RUNNING" not in status.values()
 
 
-def test_an_error_of_the_user_ends_with_2_as_a_local_run_does(submit, tmp_path):
+def test_a_user_error_ends_with_code_2_as_in_a_local_run(submit, tmp_path):
     (tmp_path / "model.py").write_text("def build_model(spec):\n    raise ValueError('no such luck')\n")
     found, _ = submit("--wait", "--set", f"trainer.model={tmp_path / 'model.py'}", expect=2)
     assert found["state"] == "FAILED"
     assert "no such luck" in found["error"]
 
 
-def test_mlflow_away_at_the_end_of_a_run_does_not_fail_it(submit, tmp_path):
+def test_an_unreachable_mlflow_at_the_end_of_a_run_does_not_fail_it(submit, tmp_path):
     with ThreadPoolExecutor() as pool:
         with mlflow_server(tmp_path) as uri:
             waiting = pool.submit(

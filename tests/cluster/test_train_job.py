@@ -88,7 +88,7 @@ def test_two_nodes_of_a_stand_in_cluster_train_as_one_worker(framework, cluster,
 
 
 @pytest.mark.parametrize("node", [0, 1], ids=["the first", "the second"])
-def test_a_node_of_a_stand_in_cluster_that_is_lost_comes_again(node, cluster, prepared, alone, tmp_path):
+def test_a_lost_node_of_a_stand_in_cluster_is_replaced(node, cluster, prepared, alone, tmp_path):
     process = stage(cluster, prepared, tmp_path, "pytorch", epochs=20)
     after_third_epoch(process)
     (running,) = cluster.jobs.values()
@@ -99,7 +99,7 @@ def test_a_node_of_a_stand_in_cluster_that_is_lost_comes_again(node, cluster, pr
     assert running.failures >= 1
 
 
-def test_a_terminated_stage_has_taken_its_job_away_and_told_mlflow_within_the_second_that_it_has(cluster, prepared, tmp_path):
+def test_a_terminated_stage_deletes_its_job_and_ends_its_mlflow_run_within_a_second(cluster, prepared, tmp_path):
     """The fastest first: what still unwinds (a checkpoint, processes that end) is cut short."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = MlflowClient(tracking_uri=uri).create_experiment("taxi")
@@ -113,7 +113,7 @@ def test_a_terminated_stage_has_taken_its_job_away_and_told_mlflow_within_the_se
     assert {r.info.run_name: r.info.status for r in found} == {"taxi": "FAILED", "training": "FAILED"}
 
 
-def test_a_stage_that_was_killed_finds_its_job_on_a_stand_in_cluster(cluster, prepared, alone, tmp_path):
+def test_a_killed_stage_finds_its_job_on_a_stand_in_cluster(cluster, prepared, alone, tmp_path):
     process = stage(cluster, prepared, tmp_path, "pytorch", epochs=20)
     after_third_epoch(process)
     process.kill()
@@ -125,7 +125,7 @@ def test_a_stage_that_was_killed_finds_its_job_on_a_stand_in_cluster(cluster, pr
     same_curve(alone("pytorch", epochs=20), found)
 
 
-def test_nodes_of_a_stage_that_is_gone_for_good_end_by_themselves_on_a_stand_in_cluster(cluster, prepared, tmp_path):
+def test_nodes_of_a_stage_that_never_returns_end_by_themselves_on_a_stand_in_cluster(cluster, prepared, tmp_path):
     short = "from switchyard.components.training.workers import lease\nlease.SECONDS = 30.0\n"
     process = stage(cluster, prepared, tmp_path, "pytorch", epochs=5000, first=short)
     after_third_epoch(process)
@@ -141,7 +141,7 @@ def test_nodes_of_a_stage_that_is_gone_for_good_end_by_themselves_on_a_stand_in_
     assert "the training stage has ended" in "".join(p.log.read_text() for p in running.pods)
 
 
-def test_a_stage_survives_a_stand_in_cluster_that_does_not_answer_for_a_while(cluster, prepared, alone, tmp_path):
+def test_a_stage_survives_an_outage_of_a_stand_in_cluster(cluster, prepared, alone, tmp_path):
     process = stage(cluster, prepared, tmp_path, "pytorch", epochs=20)
     after_third_epoch(process)
     cluster.away = True
@@ -153,7 +153,7 @@ def test_a_stage_survives_a_stand_in_cluster_that_does_not_answer_for_a_while(cl
     same_curve(alone("pytorch", epochs=20), found)
 
 
-def test_a_mistake_in_the_model_is_told_by_a_stand_in_cluster(cluster, prepared, tmp_path):
+def test_an_error_in_the_model_is_reported_by_a_stand_in_cluster(cluster, prepared, tmp_path):
     claim = tmp_path / "claim"
     claim.mkdir()
     (tmp_path / "code").mkdir()
@@ -243,6 +243,6 @@ def test_several_nodes_are_compiled(tmp_path):
         (["trainer.accelerator={kind: cpu, nodes: 2}", TRAIN_JOB], "is not on a claim that the stage mounts"),
     ],
 )
-def test_several_nodes_without_what_they_need_are_refused(overrides, message, tmp_path):
+def test_several_nodes_without_their_requirements_are_refused(overrides, message, tmp_path):
     with pytest.raises(UserError, match=message):
         compiled(tmp_path, *overrides)

@@ -106,7 +106,7 @@ def test_a_failing_container_is_a_failing_stage(docker, image, tmp_path):
     assert "training" not in found["stages"]
 
 
-def test_an_image_that_is_not_there_is_said_before_anything_runs(docker, tmp_path):
+def test_a_missing_image_is_reported_before_the_run(docker, tmp_path):
     arguments = ["--runner", "kfp-docker", "--set", "kubeflow.image=none/nothing:1"]
     done = switchyard("run", BREAST_CANCER, "--workspace", tmp_path, *arguments, env=docker)
     assert done.code == 2

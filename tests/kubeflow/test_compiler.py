@@ -108,7 +108,7 @@ def test_variables_of_one_run_do_not_replace_those_of_a_stage():
 
 
 @pytest.mark.parametrize(("uncached", "where"), [((), {"exec-one"}), (("two", "three"), {"exec-two"})])
-def test_what_the_first_task_tells_is_in_the_first_that_is_sure_to_run(uncached, where):
+def test_the_run_record_is_in_the_first_task_that_always_runs(uncached, where):
     one = numbers().with_id("one")
     two = constructs.annotate(examples=one.outputs["examples"]).with_id("two")
     three = constructs.annotate(examples=one.outputs["examples"]).with_id("three")
@@ -121,7 +121,7 @@ def test_what_the_first_task_tells_is_in_the_first_that_is_sure_to_run(uncached,
     assert set(given) == {"exec-one", "exec-two", "exec-three"}
 
 
-def test_what_the_first_task_tells_is_not_in_a_driver_which_tells_nothing(tmp_path):
+def test_the_run_record_is_not_in_a_driver(tmp_path):
     gen = CsvExampleGen(input_base=str(tmp_path)).with_id("gen")
     made = compiled(gen, StatisticsGen(examples=gen.outputs["examples"]).with_id("statistics"))
     executors = with_environment(made, {"A": "short"}, first={"A": "whole"}).spec["deploymentSpec"]["executors"]
@@ -129,7 +129,7 @@ def test_what_the_first_task_tells_is_not_in_a_driver_which_tells_nothing(tmp_pa
     assert given == {"exec-drive-gen": "short", "exec-gen": "whole", "exec-statistics": "short"}
 
 
-def test_compressed_files_have_no_letter_that_json_or_kfp_would_take_for_more_than_it_is(tmp_path):
+def test_compressed_files_contain_no_character_that_json_or_kfp_escape(tmp_path):
     import random
 
     (tmp_path / "bytes.bin").write_bytes(random.Random(1).randbytes(20_000))
@@ -139,7 +139,7 @@ def test_compressed_files_have_no_letter_that_json_or_kfp_would_take_for_more_th
     assert len(json.dumps(json.dumps(text))) == len(text) + 6
 
 
-def test_types_that_a_components_class_declares_are_not_said_again():
+def test_types_that_a_components_class_declares_are_not_repeated():
     one = numbers().with_id("one")
     made = compiled(one, StatisticsGen(examples=one.outputs["examples"]).with_id("statistics"))
     assert "component='tfx.components.statistics_gen.component.StatisticsGen'" in made.source
@@ -147,7 +147,7 @@ def test_types_that_a_components_class_declares_are_not_said_again():
     assert "BeamExecutableSpec" not in made.source, "nor what it says of its executor"
 
 
-def test_an_executor_that_is_not_its_components_own_is_said(tmp_path):
+def test_an_executor_of_another_component_is_reported(tmp_path):
     one = numbers().with_id("one")
     statistics = StatisticsGen(examples=one.outputs["examples"]).with_id("statistics")
     statistics.executor_spec = executor_spec.BeamExecutorSpec(StatisticsExecutor)
@@ -155,7 +155,7 @@ def test_an_executor_that_is_not_its_components_own_is_said(tmp_path):
     assert "'classPath': 'switchyard.stages.StatisticsExecutor'" in made.source
 
 
-def test_a_long_text_is_compressed_on_its_way_and_a_short_one_can_be_read():
+def test_a_long_text_is_compressed_and_a_short_one_stays_readable():
     long = json.dumps({f"key {i}": None for i in range(200)})
     made = compiled(numbers(flag=long).with_id("one"), numbers(flag="short").with_id("two"))
     tasks = made.spec["root"]["dag"]["tasks"]
@@ -197,7 +197,7 @@ def test_a_container_component_keeps_its_command():
     ]
 
 
-def test_a_container_that_wants_a_value_is_refused():
+def test_a_container_with_a_value_input_is_refused():
     show = container_component.create_container_component(
         name="Show",
         image="i:1",
@@ -263,7 +263,7 @@ def test_an_unknown_stage_is_refused():
     assert "Did you mean 'training'?" in said
 
 
-def test_files_that_are_too_many_are_refused(tmp_path):
+def test_too_many_files_are_refused(tmp_path):
     import random
 
     (tmp_path / "big.bin").write_bytes(random.Random(1).randbytes(100_000))

@@ -80,11 +80,11 @@ def test_conditions_hold_or_do_not(constructs):
     assert "if_false" not in constructs
 
 
-def test_empty_folders_are_made_again(ran):
+def test_empty_folders_are_restored(ran):
     assert any(os.path.basename(lost) == "notes" for lost in ran["lost"])
 
 
-def test_the_same_again_is_taken_from_the_cache(ran):
+def test_a_second_identical_run_is_cached(ran):
     again = ran["constructs2"]
     assert again["error"] is None
     # Only what cannot be cached ran: a task that runs says so.

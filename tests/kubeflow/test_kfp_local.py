@@ -56,7 +56,7 @@ def test_kfp_local_runs_what_is_compiled(compiled):
 
 
 @compares_with_runs
-def test_the_same_again_is_cached(compiled, warm):
+def test_a_second_identical_run_is_cached(compiled, warm):
     workspace, _ = compiled
     again = last(warm.run(BREAST_CANCER, workspace, "--runner", "kfp-local", *BOTH, *NO_CONTEST))
     ran = {stage for stage, result in again["stages"].items() if result["status"] == "ran"}
@@ -74,7 +74,7 @@ def test_stages_have_kfps_views(compiled):
     assert "No anomalies" in next((workspace / "kubeflow").rglob("anomalies_markdown")).read_text()
 
 
-def test_large_data_goes_past_kfp(compiled, warm, tmp_path, runs):
+def test_large_data_bypasses_kfp(compiled, warm, tmp_path, runs):
     """`data_root`: KFP carries a pointer, the stages read and write the place itself."""
     root = tmp_path / "bucket"
     arguments = ["--runner", "kfp-local", "--set", f"kubeflow.data_root={root}", *NO_CONTEST]
@@ -106,7 +106,7 @@ def test_the_data_gate_stops_a_compiled_pipeline(warm, tmp_path):
     assert sorted(named) == ["baseline", "data_gate", "ingest", "schema", "statistics", "validation"]
 
 
-def test_users_code_that_fails_is_said_so(warm, tmp_path):
+def test_failing_user_code_is_reported(warm, tmp_path):
     (tmp_path / "model.py").write_text("def build_model(spec):\n    raise ValueError('no such luck')\n")
     arguments = ["--runner", "kfp-local", "--set", f"trainer.model={tmp_path / 'model.py'}"]
     failed = last(warm.run(BREAST_CANCER, tmp_path / "w", *arguments, expect=2))

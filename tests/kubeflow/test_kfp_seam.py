@@ -25,7 +25,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize(("found", "succeeded"), [(status.Status.SUCCESS, True), (status.Status.FAILURE, False)])
-def test_a_task_is_told_of_and_run_elsewhere_and_kfp_is_as_before_afterwards(monkeypatch, found, succeeded):
+def test_a_task_is_reported_and_run_outside_kfp_and_kfp_is_restored(monkeypatch, found, succeeded):
     monkeypatch.setattr(task_executor, "execute_single_task", lambda **given: ({"a": 1}, found))
     modules = (task_executor, subprocess_task_handler, docker_task_handler)
     functions = ("execute_single_task", "run_local_subprocess", "run_docker_container")

@@ -61,7 +61,7 @@ def test_containers_are_locked_down(entry):
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_secrets_are_only_named(entry):
+def test_secrets_are_only_referenced(entry):
     for document in rendered(entry):
         assert document["kind"] != "Secret", f"{entry}: a secret in a file"
         for container, _ in containers(document):
@@ -89,7 +89,7 @@ def test_the_overlay_reaches_the_server():
     assert names == {settings["metadata"]["name"]}, "kustomize renames it when it changes"
 
 
-def test_the_plugins_settings_are_those_that_kfp_reads():
+def test_kfp_reads_the_plugins_settings():
     # backend/src/common/plugins/mlflow/config.go, KFP 2.17
     plugin = json.loads((INFRA / "kubeflow" / "mlflow-plugin.json").read_text())["plugins"]["mlflow"]
     assert plugin.keys() <= {"endpoint", "timeout", "tls", "settings"}

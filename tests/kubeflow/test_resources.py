@@ -64,7 +64,7 @@ def golden(name, text):
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda p: p.name)
-def test_what_is_compiled_names_no_private_module(path):
+def test_a_compiled_pipeline_names_no_private_module(path):
     named = set(re.findall(r"switchyard\.\w+", path.read_text()))
     assert named <= {"switchyard.stages"}
 
@@ -165,7 +165,7 @@ def retry_policies(made):
 
 
 @pytest.mark.core
-def test_every_stage_is_tried_twice_unless_the_config_says_otherwise(tmp_path):
+def test_every_stage_is_tried_twice_by_default(tmp_path):
     counts, _ = retry_policies(example(tmp_path))
     assert set(counts.values()) == {(1, "30s")}
     overrides = ["kubeflow.defaults.retries=0", "kubeflow.stages.training.retries=3"]
@@ -174,7 +174,7 @@ def test_every_stage_is_tried_twice_unless_the_config_says_otherwise(tmp_path):
     assert counts["training"] == (3, "30s")
 
 
-def test_a_task_is_tried_again_however_long_it_ran(tmp_path):
+def test_a_task_is_retried_however_long_it_ran(tmp_path):
     """Argo counts `maxDuration` from the start of the first try: a day of training is within it."""
     _, policies = retry_policies(example(tmp_path, "kubeflow.stages.training.retries={count: 2, backoff: 5m, factor: 3}"))
     assert int(policies["training"]["backoffMaxDuration"].removesuffix("s")) > 100 * 24 * 3600
@@ -192,7 +192,7 @@ def test_a_task_is_tried_again_however_long_it_ran(tmp_path):
         ("{size: 2Gi, access_modes: [ReadWriteOncePod]}", {"accessModes": ["ReadWriteOncePod"]}, "2Gi"),
     ],
 )
-def test_a_workspace_says_how_it_is_mounted_because_a_stock_kfp_refuses_it_otherwise(tmp_path, given, claim, size):
+def test_a_workspace_has_its_access_mode_because_a_stock_kfp_requires_it(tmp_path, given, claim, size):
     made = example(tmp_path, f"kubeflow.workspace={given}")
     workspace = made.platform["platforms"]["kubernetes"]["pipelineConfig"]["workspace"]
     assert workspace == {"size": size, "kubernetes": {"pvcSpecPatch": claim}}
@@ -239,7 +239,7 @@ def test_one_setting_asks_for_a_device(tmp_path):
         (["kubeflow.data_root=s3://bucket/x"], "TensorFlow reads no s3://"),
     ],
 )
-def test_resources_that_are_wrong_are_refused(overrides, said):
+def test_invalid_resources_are_refused(overrides, said):
     with pytest.raises(UserError) as error:
         load_config(EXAMPLE, overrides=overrides)
     assert said in str(error.value)
@@ -263,7 +263,7 @@ def small(tmp_path, *overrides, rows=20):
 
 
 @pytest.mark.core
-def test_data_that_travels_is_in_one_task_alone_which_needs_no_driver(tmp_path):
+def test_embedded_data_is_in_one_task_which_needs_no_driver(tmp_path):
     data, made = small(tmp_path)
     commands = {k: str(e["container"]["command"]) for k, e in made.spec["deploymentSpec"]["executors"].items()}
     assert [name for name, command in commands.items() if "rows.csv" in command] == ["exec-ingest"]
@@ -274,7 +274,7 @@ def test_data_that_travels_is_in_one_task_alone_which_needs_no_driver(tmp_path):
 
 
 @pytest.mark.parametrize(("overrides", "tries"), [((), 1), (("kubeflow.defaults.retries=2",), 3)])
-def test_ingest_with_data_that_travels_is_tried_again_only_where_the_config_says_so(tmp_path, overrides, tries):
+def test_ingest_with_embedded_data_is_retried_only_if_configured(tmp_path, overrides, tries):
     _, made = small(tmp_path, *overrides)
     counts, _ = retry_policies(made)
     assert counts.pop(next(name for name in counts if name.startswith("ingest"))) == ((tries - 1, "30s") if tries > 1 else None)
@@ -381,7 +381,7 @@ def padded(content, size):
 
 
 @pytest.mark.core
-def test_the_estimate_of_a_workflow_is_what_was_measured_on_a_real_cluster():
+def test_the_estimated_size_of_a_workflow_equals_the_one_measured_on_a_real_cluster():
     tasks, components, executors = {}, {}, {}
     for name, container, component, task, artifacts, constants in MEASURED:
         executors[name] = {"container": padded({}, container)}
@@ -396,7 +396,7 @@ def test_the_estimate_of_a_workflow_is_what_was_measured_on_a_real_cluster():
 
 
 @pytest.mark.core
-def test_a_pipeline_that_a_cluster_would_lose_is_refused_with_what_takes_the_room(tmp_path):
+def test_a_pipeline_too_large_for_a_cluster_is_refused_with_its_largest_parts(tmp_path):
     tasks = {f"t{i}": {"componentRef": {"name": "comp-a"}, "retryPolicy": {"maxRetryCount": 1}} for i in range(20)}
     tasks["large"] = {"componentRef": {"name": "comp-large"}}
     spec = {
@@ -417,7 +417,7 @@ def test_a_pipeline_that_a_cluster_would_lose_is_refused_with_what_takes_the_roo
 
 
 @pytest.mark.core
-def test_what_a_workflow_holds_besides_its_tasks_states_counts_too():
+def test_a_workflow_is_measured_with_everything_besides_its_tasks_states():
     WorkflowSize(800_000, 100_000, {}).check()
     with pytest.raises(UserError, match="about 900,001 bytes"):
         WorkflowSize(800_000, 100_001, {}).check()

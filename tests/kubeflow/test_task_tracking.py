@@ -62,7 +62,7 @@ def test_a_retry_that_succeeds_leaves_no_error_behind(uri, monkeypatch):
     assert found["parent"].info.status == "RUNNING"
 
 
-def test_the_task_with_the_whole_record_tells_it_though_another_one_was_first(uri, monkeypatch):
+def test_the_task_with_the_complete_record_logs_it_even_if_another_task_was_first(uri, monkeypatch):
     try_stage(monkeypatch, "statistics", SHORT)
     assert runs(uri)[0]["parent"].data.params == {}
     try_stage(monkeypatch, "baseline", WHOLE)
@@ -116,7 +116,7 @@ def test_a_cached_training_links_to_the_run_that_trained_it_and_shows_its_curve(
     assert evaluation.data.tags["switchyard.status"] == "ran"
 
 
-def test_a_task_that_others_come_after_makes_no_run_for_a_cached_stage(uri, monkeypatch):
+def test_a_task_before_others_creates_no_run_for_a_cached_stage(uri, monkeypatch):
     monkeypatch.setenv("SWITCHYARD_LAST_STAGES", "report")
     try_stage(monkeypatch, "ingest", SHORT)
     found, client = runs(uri)
@@ -163,7 +163,7 @@ def try_together(monkeypatch, stages, record, failing=None):
             pass
 
 
-def test_each_stage_of_a_task_that_does_several_has_a_run_of_its_own(uri, monkeypatch):
+def test_each_stage_of_a_joined_task_has_its_own_run(uri, monkeypatch):
     try_together(monkeypatch, ["baseline", "data_gate"], WHOLE)
     found, _ = runs(uri)
     assert set(found) == {"parent", "baseline", "data_gate"}
@@ -173,7 +173,7 @@ def test_each_stage_of_a_task_that_does_several_has_a_run_of_its_own(uri, monkey
     assert "MLFLOW_RUN_ID" not in os.environ
 
 
-def test_the_stage_of_a_task_that_failed_is_the_one_that_says_so(uri, monkeypatch):
+def test_the_failed_stage_of_a_task_is_the_one_marked_as_failed(uri, monkeypatch):
     try_together(monkeypatch, ["baseline", "data_gate", "never"], WHOLE, failing="data_gate")
     found, _ = runs(uri)
     assert {name: run.info.status for name, run in found.items() if name != "parent"} == {
@@ -183,7 +183,7 @@ def test_the_stage_of_a_task_that_failed_is_the_one_that_says_so(uri, monkeypatc
     assert found["parent"].data.tags["switchyard.why"] == "data_gate: no such luck"
 
 
-def test_beside_the_run_that_kfps_plugin_made_for_a_task_its_stages_have_their_own(uri, monkeypatch):
+def test_stages_have_their_own_runs_beside_the_one_of_kfps_plugin(uri, monkeypatch):
     client = MlflowClient(tracking_uri=uri)
     experiment = client.create_experiment("taxi")
     parent = client.create_run(experiment).info.run_id
@@ -196,7 +196,7 @@ def test_beside_the_run_that_kfps_plugin_made_for_a_task_its_stages_have_their_o
     assert os.environ["MLFLOW_RUN_ID"] == plugins
 
 
-def test_sigterm_in_a_task_that_does_several_stages_ends_the_stages_own_run_and_not_what_kfps_plugin_made(uri, monkeypatch):
+def test_sigterm_in_a_joined_task_ends_the_stages_run_and_not_the_one_of_kfps_plugin(uri, monkeypatch):
     client = MlflowClient(tracking_uri=uri)
     experiment = client.create_experiment("taxi")
     parent = client.create_run(experiment).info.run_id
@@ -220,7 +220,7 @@ def test_sigterm_in_a_task_that_does_several_stages_ends_the_stages_own_run_and_
     assert client.get_run(parent).info.status == "RUNNING", "the plugin ends it"
 
 
-def test_the_last_of_a_task_that_does_several_stages_shows_what_was_cached(uri, monkeypatch):
+def test_the_last_stage_of_a_joined_task_shows_the_cached_ones(uri, monkeypatch):
     monkeypatch.setenv("SWITCHYARD_LAST_STAGES", "report")
     monkeypatch.setenv("SWITCHYARD_RUN_RECORD", json.dumps(SHORT))
     with task_tracking.mlflow_run_for_task("evaluation", joint=True):

@@ -62,13 +62,13 @@ def test_an_uploaded_file_that_was_changed_is_refused(rows, mlflow, in_task, mon
         fetch(reference)
 
 
-def test_a_file_that_is_gone_is_named_with_what_to_do(mlflow, in_task):
+def test_a_missing_file_is_named_with_the_fix(mlflow, in_task):
     [reference] = [f"stored:mlflow-artifacts:/0/switchyard-files/{'0' * 64}"]
     with pytest.raises(StageError, match=rf"cannot read this file.*pods reach MLflow at {mlflow} .*submit the pipeline again"):
         fetch(reference)
 
 
-def test_a_file_that_another_submit_writes_at_this_moment_is_read_again(monkeypatch):
+def test_a_file_that_another_submit_is_writing_is_read_again(monkeypatch):
     whole = b"a,diagnosis\n1.5,benign\n"
     partial = [whole[:7], whole]
     monkeypatch.setattr(uploaded_files, "_PAUSES", (0,))
@@ -94,7 +94,7 @@ def test_snapshots_of_other_code_stay_on_this_machine(tmp_path):
     assert other not in offered
 
 
-def test_a_text_that_looks_like_a_reference_is_read_as_it_is(tmp_path):
+def test_a_text_that_resembles_a_reference_is_read_unchanged(tmp_path):
     reference = f"stored:mlflow-artifacts:/0/{'0' * 64}"
     assert unpacked(packed(reference)) == reference
     (tmp_path / "note.txt").write_text(f"stored:mlflow-artifacts:/0/{'0' * 64}")
@@ -106,7 +106,7 @@ def test_a_text_that_looks_like_a_reference_is_read_as_it_is(tmp_path):
     ]
 
 
-def test_files_are_embedded_after_a_warning_where_mlflow_does_not_take_them(rows, unused, tmp_path):
+def test_files_that_mlflow_refuses_are_embedded_with_a_warning(rows, unused, tmp_path):
     said = []
     config = load_config(BREAST_CANCER, overrides=[f"data.path={rows}", "task=binary", "validation.schema=null"])
     made = compile_config(
@@ -118,7 +118,7 @@ def test_files_are_embedded_after_a_warning_where_mlflow_does_not_take_them(rows
     assert "embedded in the pipeline instead" in warning
 
 
-def test_data_that_neither_mlflow_takes_nor_the_pipeline_carries_is_refused(unused, tmp_path):
+def test_data_that_neither_mlflow_nor_the_pipeline_can_carry_is_refused(unused, tmp_path):
     big = tmp_path / "big.csv"
     big.write_text("a,diagnosis\n" + "1.0,benign\n" * 60_000)
     config = load_config(BREAST_CANCER, overrides=[f"data.path={big}", "task=binary"])

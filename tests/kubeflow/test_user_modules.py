@@ -42,7 +42,7 @@ def test_a_module_travels_with_what_it_imports_and_nothing_else_of_its_folder(mo
         assert modules_in(wheels) == [["deeper.py", "helper.py", "taxi_module.py"]]
 
 
-def test_a_pipeline_that_is_packaged_again_is_packaged_alike(module, tmp_path):
+def test_packaging_a_pipeline_again_gives_the_same_package(module, tmp_path):
     with only_the_trainer(taxi.taxi(str(tmp_path))) as pipeline:
         names = []
         for _ in range(2):
@@ -51,7 +51,7 @@ def test_a_pipeline_that_is_packaged_again_is_packaged_alike(module, tmp_path):
     assert names[0] == names[1] != []
 
 
-def test_a_module_that_is_not_there_is_named_with_its_node(tmp_path, monkeypatch):
+def test_a_missing_module_is_named_with_its_node(tmp_path, monkeypatch):
     monkeypatch.setattr(taxi, "MODULE", tmp_path / "nothing.py")
     with (
         pytest.raises(UserError, match=r"Trainer\.module_file: .*nothing\.py: no such file"),

@@ -20,6 +20,14 @@ def test_links_and_tests_that_a_page_names_exist(page):
     assert [str(path) for path in (*linked, *named) if not path.exists()] == []
 
 
+def test_tests_that_a_page_names_by_function_or_module_exist():
+    files = list((REPOSITORY / "tests").rglob("test_*.py"))
+    known = {path.stem for path in files} | {n for path in files for n in re.findall(r"def (test_\w+)\(", path.read_text())}
+    # docs/testing.md lists the former names of merged tests.
+    texts = [page.read_text().partition("Tests that were merged")[0] for page in [*PAGES, *(REPOSITORY / "tests").rglob("*.md")]]
+    assert {name for text in texts for name in re.findall(r"`(test_\w+)`", text)} - known == set()
+
+
 def test_make_targets_that_a_page_names_exist():
     known = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)) | {f"test-{s}" for s in suites()}
     named = {target for page in PAGES for target in re.findall(r"`make ([a-z-]+)(?=[`\s.,;:])", page.read_text())}
