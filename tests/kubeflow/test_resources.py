@@ -430,3 +430,13 @@ def test_data_on_a_claim_stays_there(tmp_path):
     assert "/data/rides.csv" in made.source
     assert 'kubernetes.mount_pvc(ingest_task, pvc_name="rides", mount_path="/data")' in made.source, "a task by itself"
     assert 'kubernetes.mount_pvc(drive_ingest_task, pvc_name="rides", mount_path="/data")' in made.source
+
+
+def test_a_tokenizer_travels_to_the_transform_task(tmp_path):
+    """Its training task reads it from the transformed examples."""
+    overrides = ["data.path=gs://bucket/data.csv", "task=binary", "kubeflow.image=registry.example.org/switchyard:1"]
+    config = load_config(EXAMPLE.parents[1] / "reviews" / "pipeline.yaml", overrides=overrides)
+    made = compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True, joined=False)
+    commands = {k: str(e["container"]["command"]) for k, e in made.spec["deploymentSpec"]["executors"].items()}
+    assert [name for name, command in commands.items() if "def build_tokenizer" in command] == ["exec-transform"]
+    assert str(tmp_path) not in made.source

@@ -54,6 +54,7 @@ def returning(expression):
     return f"import zlib\nimport numpy as np\ndef build_tokenizer(spec):\n    return lambda texts: {expression}\n"
 
 
+@pytest.mark.core
 def test_texts_become_arrays_of_fixed_types_and_shapes(tmp_path):
     tokenizer = Tokenizer(code(tmp_path, WORDS), [TEXT])
     assert tokenizer.outputs == (FeatureSpec("ids", "int64", (4,), 100), FeatureSpec("length", "float32", (1,)))
@@ -121,6 +122,7 @@ def saved(tmp_path):
     return folder
 
 
+@pytest.mark.core
 def test_a_folder_computes_what_training_read(saved):
     tokenizer = load_tokenizer(saved)
     assert [f.name for f in tokenizer.outputs] == ["ids", "length"]
@@ -175,6 +177,7 @@ def transformed(folder, tokenizer, reviews):
     return folder
 
 
+@pytest.mark.core
 def test_trainers_read_the_arrays_beside_the_other_features(tmp_path):
     reviews = [f"word{i} film".encode() for i in range(20)]
     folder = transformed(tmp_path / "artifact", code(tmp_path / "project", WORDS), reviews)
@@ -275,6 +278,7 @@ def build_tokenizer(spec):
 """
 
 
+@pytest.mark.core
 def test_a_bundle_reads_images_from_bytes_and_base64(tmp_path):
     """As raw rows of a file, and as a request's JSON."""
     photo, pixels = FeatureSpec("photo", "bytes", (1,)), FeatureSpec("pixels", "float32", (8, 8))
