@@ -99,7 +99,7 @@ def test_a_library_that_fails_to_load_is_named(tmp_path):
     assert "preload.log" in done.stderr
 
 
-def test_a_model_that_mlflow_refuses_fails_the_run_and_is_registered_later(tmp_path):
+def test_a_model_that_mlflow_refuses_fails_the_run_and_is_registered_later(tmp_path, warm):
     folder = case(tmp_path / "project")
     refusing = [True]
 
@@ -118,7 +118,7 @@ def test_a_model_that_mlflow_refuses_fails_the_run_and_is_registered_later(tmp_p
         assert "MLflow refused a part of the run's record" in done.stderr
         assert MlflowClient(server).search_registered_models() == []
         refusing[0] = False
-        sent = switchyard("upload", folder / "pipeline.yaml", env={"MLFLOW_TRACKING_URI": uri})
+        sent = warm("upload", folder / "pipeline.yaml", env={"MLFLOW_TRACKING_URI": uri})
         assert sent.code == 0, sent.stderr
         assert MlflowClient(server).get_model_version_by_alias("odd_folder", "champion").version == "1"
 

@@ -22,7 +22,6 @@ from tests.command import (
     free_port,
     kill_with_children,
     mlflow_server,
-    switchyard,
     wait_for,
 )
 from tests.registries import registry, small_model
@@ -44,7 +43,7 @@ for _ in range(3):
 """
 
 
-def test_concurrent_promotions_leave_one_champion_and_a_correct_history(tmp_path):
+def test_concurrent_promotions_leave_one_champion_and_a_correct_history(tmp_path, warm):
     """At every moment there is a champion; afterwards the record, `champion` and `previous` agree."""
     with mlflow_server(tmp_path) as uri:
         client = MlflowClient(uri, uri)
@@ -90,18 +89,18 @@ def test_concurrent_promotions_leave_one_champion_and_a_correct_history(tmp_path
         with pytest.raises(MlflowException):
             client.get_registered_model("m.promotion-lock")
         # The command, over the same server.
-        listed = switchyard("models", "list", "m", "--json", "--tracking-uri", uri)
+        listed = warm("models", "list", "m", "--json", "--tracking-uri", uri)
         assert listed.code == 0, listed.stderr
         assert len(json.loads(listed.stdout)["versions"]) == 4
-        assert switchyard("models", "rollback", "m", "--why", "a test", "--tracking-uri", uri).code == 0
+        assert warm("models", "rollback", "m", "--why", "a test", "--tracking-uri", uri).code == 0
         assert alias_version(client, "m", CHAMPION) == history[-1].before
-        missing = switchyard("models", "promote", "m", "9", "--why", "x", "--tracking-uri", uri)
+        missing = warm("models", "promote", "m", "9", "--why", "x", "--tracking-uri", uri)
         assert missing.code == 2
         assert "m has no version or alias '9'. Versions: 1" in missing.stderr
     assert os.environ.get("MLFLOW_TRACKING_URI") is None
 
 
-def test_an_mlflow_server_answers_consistently_during_a_rollback(bundles, tmp_path):
+def test_an_mlflow_server_answers_consistently_during_a_rollback(bundles, tmp_path, warm):
     uri, client = registry(tmp_path, "breast_cancer", [(f, bundles[f]) for f in ("tensorflow", "pytorch")])
     before = {alias: alias_version(client, "breast_cancer", alias) for alias in (CHAMPION, PREVIOUS)}
     rows = pd.read_csv(BREAST_CANCER.parent / "data.csv").drop(columns="diagnosis").head(3)
@@ -130,7 +129,7 @@ def test_an_mlflow_server_answers_consistently_during_a_rollback(bundles, tmp_pa
                 f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}, method="POST"
             )
             first = json.load(urllib.request.urlopen(asked, timeout=60))
-            done = switchyard("models", "rollback", "breast_cancer", "--why", "a test", "--tracking-uri", uri)
+            done = warm("models", "rollback", "breast_cancer", "--why", "a test", "--tracking-uri", uri)
             assert done.code == 0, done.stderr
             assert json.load(urllib.request.urlopen(asked, timeout=60)) == first
         finally:
@@ -138,5 +137,5 @@ def test_an_mlflow_server_answers_consistently_during_a_rollback(bundles, tmp_pa
     assert alias_version(client, "breast_cancer", CHAMPION) == before[PREVIOUS]
     assert alias_version(client, "breast_cancer", PREVIOUS) == before[CHAMPION]
     assert moves(client, "breast_cancer")[-1].why == "a test"
-    back = switchyard("models", "rollback", "breast_cancer", "--why", "back", "--tracking-uri", uri)
+    back = warm("models", "rollback", "breast_cancer", "--why", "back", "--tracking-uri", uri)
     assert f"version {before[CHAMPION]} is champion" in back.stdout
