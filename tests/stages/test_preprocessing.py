@@ -194,7 +194,7 @@ def test_wide_data_reports_the_column_in_progress():
 
 
 def test_texts_for_a_tokenizer_stay_texts_and_the_other_columns_are_features():
-    settings = {"label": "y", "classes": [], "unusable": [], "code": None, "tokenizer": {}}
+    settings = {"label": "y", "labels": ["y"], "classes": [], "unusable": [], "code": None, "tokenizer": {}}
 
     def made(texts):
         with tf.Graph().as_default():
