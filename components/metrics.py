@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, REGRESSION, TASKS
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION, TASKS
 
 # Means over rows. TFMA's own multiclass accuracy and loss need one-hot labels, or have keys that thresholds do not match.
 ROW_ACCURACY, ROW_LOSS, ROW_COVERAGE, ROW_ERROR = "__accuracy", "__loss", "__coverage", "__mae"
@@ -94,6 +94,7 @@ METRICS = (
             QUANTILE: _row_mean(ROW_LOSS, "pinball loss, mean of the quantiles"),
             MULTIOUTPUT: _row_mean(ROW_LOSS, "mean squared error, mean of the labels"),
             MULTILABEL: _row_mean(ROW_LOSS, "cross-entropy, mean of the labels"),
+            RANKING: _row_mean(ROW_LOSS, "listwise cross-entropy, mean of the queries"),
         },
         interval=True,
         primary=(REGRESSION, QUANTILE, MULTIOUTPUT),
@@ -128,6 +129,17 @@ METRICS = (
         trained=True,
         headline=1,
     ),
+    Metric(
+        "ndcg_10",
+        1,
+        {RANKING: _row_mean("__ndcg_10", "normalized discounted cumulative gain of the first 10 rows, mean of the queries")},
+        interval=True,
+        primary=(RANKING,),
+        headline=6,
+    ),
+    Metric("ndcg_5", 1, {RANKING: _row_mean("__ndcg_5", "`ndcg_10`, of the first 5 rows")}, interval=True),
+    Metric("ndcg", 1, {RANKING: _row_mean("__ndcg", "`ndcg_10`, of all rows")}, interval=True),
+    Metric("map", 1, {RANKING: _row_mean("__map", "mean average precision, of rows with a label above 0")}, interval=True),
     Metric("auc_micro", 1, {MULTILABEL: Formula("AUC", "area under the ROC curve of all labels together")}, interval=True),
     Metric("auc_precision_recall", 1, {BINARY: Formula("AUCPrecisionRecall", "area under the precision-recall curve")}),
     Metric("precision", 1, {BINARY: Formula("Precision", "share of true positives among predicted positives")}, interval=True),

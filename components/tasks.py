@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 BINARY, MULTICLASS, REGRESSION, QUANTILE = "binary", "multiclass", "regression", "quantile"
-MULTIOUTPUT, MULTILABEL = "multioutput", "multilabel"
+MULTIOUTPUT, MULTILABEL, RANKING = "multioutput", "multilabel", "ranking"
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 
 
@@ -26,6 +26,7 @@ class Task:
         activation: function from a model's outputs (logits) to its scores.
         score: name of a score, or its prefix if there are several.
         targets: what a score is of, if a model has several that are no classes: a `quantile`, or a `label` column of its own.
+        groups: whether rows are compared within a group, the value of the config's `group`.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Task:
     activation: Literal["sigmoid", "softmax", "identity"]
     score: str
     targets: Literal["", "quantile", "label"] = ""
+    groups: bool = False
 
     @property
     def has_classes(self) -> bool:
@@ -56,6 +58,11 @@ class Task:
     def has_labels(self) -> bool:
         """Whether the label is several columns."""
         return self.targets == "label"
+
+    @property
+    def wide_labels(self) -> bool:
+        """Whether trainers receive several values per row as the label: those of several columns, or what groups the rows."""
+        return self.has_labels or self.groups
 
     def fits(self, classes: int) -> bool:
         """Returns whether a label of the task may have this number of classes."""
@@ -102,6 +109,7 @@ TASKS = {
         Task(QUANTILE, None, "identity", "quantile", targets="quantile"),
         Task(MULTIOUTPUT, None, "identity", "prediction", targets="label"),
         Task(MULTILABEL, None, "sigmoid", "probability", targets="label"),
+        Task(RANKING, None, "identity", "score", groups=True),
     )
 }
 

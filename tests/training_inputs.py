@@ -11,8 +11,9 @@ from switchyard.components.training.hooks import NO_HOOKS
 from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.losses import named_loss
 from switchyard.components.training.model_spec import ModelSpec
+from switchyard.components.training.queries import QueryExamples
 
-TASKS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3, "multioutput": 2, "multilabel": 2}
+TASKS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3, "multioutput": 2, "multilabel": 2, "ranking": 1}
 TARGETS = {"quantile": ("0.1", "0.5", "0.9"), "multioutput": ("a", "b"), "multilabel": ("a", "b")}
 HYPER = dict(
     epochs=6,
@@ -41,13 +42,15 @@ def examples(task, rows, seed):
         "quantile": (score + rng.normal(size=rows)).astype(np.float32),
         "multioutput": np.stack([score / 8, -score / 4], axis=1).astype(np.float32),
         "multilabel": np.stack([score > 0, x[:, 0] > 0], axis=1).astype(np.float32),
+        # Of 8 rows each, in two parts of a hash.
+        "ranking": np.stack([np.digitize(score, [0, 2]), *np.divmod(np.arange(rows) % (rows // 8), 7)], axis=1),
     }[task]
-    return in_memory({"x": x, "word": word}, label, SPECS)
+    return in_memory({"x": x, "word": word}, label, SPECS, QueryExamples if task == "ranking" else Examples)
 
 
-def in_memory(features, labels, specs, **limits):
+def in_memory(features, labels, specs, kind=Examples, **limits):
     """Returns arrays by name as an `ExampleSource`."""
-    return Examples(blocks(specs), [columns_of(features, labels, specs)], **limits)
+    return kind(blocks(specs), [columns_of(features, labels, specs)], **limits)
 
 
 def sources(task):

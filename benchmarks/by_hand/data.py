@@ -45,9 +45,23 @@ def multilabel(rows: int, random: np.random.Generator) -> pd.DataFrame:
     return frame.assign(**{name: (random.random(rows) < 1 / (1 + np.exp(-z))).astype(int) for name, z in logits.items()})
 
 
-TASKS = {"quantile": quantile, "multioutput": multioutput, "multilabel": multilabel}
+def ranking(rows: int, random: np.random.Generator) -> pd.DataFrame:
+    """Returns rows of queries of about 10 rows, in no order, whose `relevance` is 0 to 3."""
+    frame = features(rows, random)
+    utility = frame.x1 - 0.5 * frame.x3 + (frame.city == "chur") + 0.5 * random.normal(size=rows)
+    names = random.permutation(10**6)[: rows // 10]
+    query = [f"q{name}" for name in names[random.integers(0, len(names), rows)]]
+    return frame.assign(query_id=query, relevance=np.clip(np.floor(utility), 0, 3).astype(int))
+
+
+TASKS = {"quantile": quantile, "multioutput": multioutput, "multilabel": multilabel, "ranking": ranking}
 # Task -> its label columns.
-LABELS = {"quantile": ["y"], "multioutput": ["power", "heat"], "multilabel": ["late", "damaged", "returned"]}
+LABELS = {
+    "quantile": ["y"],
+    "multioutput": ["power", "heat"],
+    "multilabel": ["late", "damaged", "returned"],
+    "ranking": ["relevance"],
+}
 
 
 def frames(task: str, rows: int = 6000) -> dict[str, pd.DataFrame]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -18,9 +18,12 @@ def fit(
     *,
     epochs: int = 30,
     rate: float = 0.003,
-    batch: int = 64,
+    batches: Callable[[torch.Tensor], Iterable[torch.Tensor]] = lambda labels: torch.randperm(len(labels)).split(64),
 ) -> np.ndarray:
-    """Returns the outputs for the test split, (n, outputs), of two hidden layers trained on `loss(labels, outputs)`."""
+    """Returns the outputs for the test split, (n, outputs), of two hidden layers trained on `loss(labels, outputs)`.
+
+    `batches` returns the rows of each batch of an epoch.
+    """
     torch.manual_seed(0)
     splits = {name: tuple(map(torch.from_numpy, arrays)) for name, arrays in data.items()}
     (x, y), (eval_x, eval_y) = splits["train"], splits["eval"]
@@ -33,7 +36,7 @@ def fit(
     best, weights = math.inf, model.state_dict()
     for _ in range(epochs):
         model.train()
-        for rows in torch.randperm(len(x)).split(batch):
+        for rows in batches(y):
             optimizer.zero_grad()
             loss(y[rows], model(x[rows])).backward()
             optimizer.step()

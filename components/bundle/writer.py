@@ -46,7 +46,7 @@ def raw_features(feature_spec: Mapping[str, Any], summary: DatasetSummary) -> li
     """
     found = []
     for name, spec in sorted(feature_spec.items()):
-        if name not in summary.labels:
+        if name not in summary.no_features:
             shape = getattr(spec, "shape", None)  # VarLenFeature has none
             width = None if shape is None else int(np.prod(shape, dtype=int))
             found.append(raw_feature(name, summary, spec.dtype.name, width))

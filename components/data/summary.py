@@ -35,6 +35,7 @@ class DatasetSummary:
         class_counts: class -> rows in the training split.
         targets: names of what a model outputs if it has several outputs that are no classes: the quantiles as texts,
             or the label columns.
+        group: of a ranking task, the column whose values are the queries; it is neither label nor feature.
         positive_by: reason for the choice of a binary task's positive class.
         meanings: column -> meaning of its values, see `RawFeature.meaning`.
         spelled: text column -> styles of numbers, booleans and dates in it, see `components.values.spelling.styles`.
@@ -68,11 +69,17 @@ class DatasetSummary:
     bytes_columns: list[str] = field(default_factory=list)
     source: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
+    group: str | None = None
 
     @property
     def labels(self) -> list[str]:
         """The label columns."""
         return list(self.targets) if TASKS[self.task].has_labels else [self.label]
+
+    @property
+    def no_features(self) -> list[str]:
+        """The columns that are no features: the label's, and the group's."""
+        return [*self.labels, *([self.group] if self.group else [])]
 
     @property
     def independent(self) -> float:

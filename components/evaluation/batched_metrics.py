@@ -30,11 +30,12 @@ from switchyard.components.evaluation.curves import (
     roc_area,
     spread,
 )
+from switchyard.components.evaluation.ranking import query_values
 from switchyard.components.evaluation.row_values import ROW_VALUES
 from switchyard.components.evaluation.slices import SliceColumn, SliceKey, slices_of
 from switchyard.components.evaluation.tfma_config import of_rows, row_feature
 from switchyard.components.metrics import base
-from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, RANKING, REGRESSION
 
 # The thresholds of TFMA's plots.
 _PLOTTED = np.concatenate([[-1e-6], np.arange(1001) / 1000])
@@ -47,7 +48,7 @@ class Batch:
     """Labels and predictions of a batch of rows.
 
     Attributes:
-        labels: class index, or value for a regression; float64 (B,), or (B, labels).
+        labels: see `bootstrap.Rows`; float64 (B,), or (B, columns).
         predictions: model -> probabilities, or values for a regression; float32 (B, outputs).
         slices: columns to slice by.
         judged: model -> rows that count for it, bool (B,); all rows count for models without an entry.
@@ -114,10 +115,26 @@ class Sums:
         return [float(v) for v in self.values[0]]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Rows themselves, for metrics of queries, whose rows may come in several batches.
+
+    Attributes:
+        rows: labels, then scores, float64 (n, columns).
+    """
+
+    rows: np.ndarray
+
+    @classmethod
+    def added(cls, several: Sequence[Kept]) -> Kept:
+        """Returns the rows of all."""
+        return cls(np.concatenate([kept.rows for kept in several]))
+
+
 # (model, kind of sums) -> sums; the number of rows is stored under the model "".
-Summed = dict[tuple[str, str], Sums]
+Summed = dict[tuple[str, str], Any]
 Found = tuple[dict[str, float], dict[str, Any]]
-_Sum = Callable[[np.ndarray, np.ndarray], dict[str, Sums]]
+_Sum = Callable[[np.ndarray, np.ndarray], Mapping[str, Sums | Kept]]
 
 
 class MeasureBatches(beam.PTransform):
@@ -185,11 +202,11 @@ class SumBatches(beam.CombineFn):
 
     def merge_accumulators(self, accumulators: Iterable[Summed]) -> Summed:
         """See the base class."""
-        several: dict[tuple[str, str], list[Sums]] = {}
+        several: dict[tuple[str, str], list[Any]] = {}
         for accumulator in accumulators:
             for key, sums in accumulator.items():
                 several.setdefault(key, []).append(sums)
-        return {key: sums[0] if len(sums) == 1 else Sums.added(sums) for key, sums in several.items()}
+        return {key: sums[0] if len(sums) == 1 else type(sums[0]).added(sums) for key, sums in several.items()}
 
     def extract_output(self, accumulator: Summed) -> Summed:
         """See the base class."""
@@ -335,11 +352,21 @@ def _area(sums: Sums) -> float:
     return float(roc_area(hits, misses))
 
 
-def _measure(task: str) -> Callable[[Mapping[str, Sums]], Found]:
+def _measure(task: str) -> Callable[[Any], Found]:
     return _measure_rows if task in ROW_VALUES else _TASKS[task][1]
 
 
-_TASKS: dict[str, tuple[_Sum, Callable[[Mapping[str, Sums]], Found]]] = {
+def _keep_ranking(labels: np.ndarray, scores: np.ndarray) -> dict[str, Kept]:
+    return {_ROWS: Kept(np.hstack([labels, scores.astype(np.float64)]))}
+
+
+def _measure_ranking(kept: Mapping[str, Kept]) -> Found:
+    rows = kept[_ROWS].rows
+    return {n: _ratio(float(of.sum()), len(of)) for n, of in query_values(rows[:, :2], rows[:, 2:]).items()}, {}
+
+
+_TASKS: dict[str, tuple[_Sum, Callable[[Any], Found]]] = {
+    RANKING: (_keep_ranking, _measure_ranking),
     BINARY: (_sum_binary, _measure_binary),
     MULTICLASS: (_sum_multiclass, _measure_multiclass),
     REGRESSION: (_sum_regression, _measure_regression),

@@ -1,4 +1,4 @@
-"""Estimates the uncertainty of metrics and of differences between models: a paired Poisson bootstrap over the rows.
+"""Estimates the uncertainty of metrics and of differences between models: a paired Poisson bootstrap over rows, or queries.
 
 Each replicate weights every row by an independent Poisson(1) number, the same for all models (Hanley and MacGibbon, 2006; the
 method of TFMA's `POISSON_BOOTSTRAP`), so that differences between models are paired.
@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from switchyard.components.evaluation.curves import bucket_of, curve_bins, defined_mean, roc_area
+from switchyard.components.evaluation.ranking import query_values
 from switchyard.components.evaluation.row_values import ROW_VALUES
-from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, RANKING, REGRESSION, TASKS
 
 SEED = 20_250_101
 _WORK = 3e7
@@ -31,7 +32,8 @@ class Rows:
 
     Attributes:
         task: name of a task.
-        labels: class index, or value for a regression; float64 (n,), or (n, labels) of several columns.
+        labels: class index, or value for a regression; float64 (n,), (n, labels) of several columns, or (n, 2) of a ranking:
+            the relevance and the query, see `ranking.query_codes`.
         scores: model -> probabilities, or values for a regression; float32 (n, outputs); NaN where a champion cannot judge a row.
         there: model -> rows that it can judge, bool (n,); all rows for models without an entry.
         targets: see `DatasetSummary.targets`.
@@ -63,10 +65,10 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
     """Returns model -> metric -> the metric's value in each replicate, float64 (replicates,).
 
     Args:
-        rows: the weights depend only on the number of rows, not on the models.
+        rows: the weights depend only on the number of rows (of a ranking: queries), not on the models.
         metrics: metrics to compute; None computes all.
     """
-    n = len(rows.labels)
+    n = units(rows.task, rows.labels)
     count = int(np.clip(_WORK / max(1, n), _FEWEST, _MOST))
     functions = {m: weighted_metrics(rows.task, rows.labels, s, rows.targets) for m, s in rows.scores.items()}
     if metrics is not None:
@@ -83,6 +85,11 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
     return found
 
 
+def units(task: str, labels: np.ndarray) -> int:
+    """Returns the number of what is drawn and weighted: rows, or of a ranking the queries with a relevant row."""
+    return len(np.unique(labels[labels[:, 0] > 0, 1])) if TASKS[task].groups else len(labels)
+
+
 def _poisson_table() -> np.ndarray:
     """Returns a lookup table of Poisson(1) numbers by probability, float64 (65536,); a lookup costs a tenth of a random draw."""
     size = 1 << 16
@@ -91,7 +98,7 @@ def _poisson_table() -> np.ndarray:
 
 
 def weighted_metrics(task: str, labels: np.ndarray, scores: np.ndarray, targets: Sequence[str] = ()) -> dict[str, Weighted]:
-    """Returns metric -> function from row weights (..., n) to the metric's values (...), NaN where undefined."""
+    """Returns metric -> function from weights (..., n) of `units` to the metric's values (...), NaN where undefined."""
     if task in ROW_VALUES:
         means = {name: _mean(values) for name, values in ROW_VALUES[task](labels, scores, targets).items()}
         return means | (_areas(labels, scores, targets) if task == MULTILABEL else {})
@@ -135,7 +142,11 @@ def _binary(labels: np.ndarray, scores: np.ndarray) -> dict[str, Weighted]:
     }
 
 
-_WEIGHTED = {BINARY: _binary, MULTICLASS: _multiclass, REGRESSION: _regression}
+def _ranking(labels: np.ndarray, scores: np.ndarray) -> dict[str, Weighted]:
+    return {name: _mean(values) for name, values in query_values(labels, scores).items()}
+
+
+_WEIGHTED = {BINARY: _binary, MULTICLASS: _multiclass, REGRESSION: _regression, RANKING: _ranking}
 
 
 def _mean(values: np.ndarray) -> Weighted:

@@ -26,6 +26,7 @@ from switchyard.components.data.tfrecords import ReadExamples, read_batches
 from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches, measure
 from switchyard.components.evaluation.predictions import ROWS, Predict, rows_schema
 from switchyard.components.evaluation.tfma_config import eval_config
+from switchyard.components.tasks import TASKS
 
 PREDICTIONS = "predictions"
 _ONE = "-00000-of-00001"
@@ -66,7 +67,7 @@ class Measuring:
             )
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
                 os.path.join(self.output, PREDICTIONS, "rows"),
-                rows_schema(list(self.bundles), self._features, several=len(self.summary.labels) > 1),
+                rows_schema(list(self.bundles), self._features, several=TASKS[self.summary.task].wide_labels),
                 file_name_suffix=".parquet",
             )
             measured = predicted["batches"] | "Measure" >> MeasureBatches(self.summary.task, config, self.summary.targets)

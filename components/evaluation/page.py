@@ -103,6 +103,8 @@ def _plots(result: Evaluation, summary: DatasetSummary) -> list[Any]:
         plots.append(_fit(rows))
     if shares := {n: p["quantiles"] for n, p in by_model.items() if p.get("quantiles")}:
         plots.append(_quantiles(shares))
+    if ranks := {n: p["ranks"] for n, p in by_model.items() if p.get("ranks")}:
+        plots.append(_ranks(ranks))
     return plots
 
 
@@ -152,6 +154,18 @@ def _quantiles(shares: Mapping[str, list[dict[str, float]]]) -> Any:
     if len(shares) > 1:
         legend(ax)
     return svg(figure, "Calibration of the quantiles")
+
+
+def _ranks(relevance: Mapping[str, list[dict[str, float]]]) -> Any:
+    title = "Mean relevance by rank"
+    figure, ax = axes(title=title, x="rank", y="relevance")
+    for i, (name, rows) in enumerate(relevance.items()):
+        x = [r["rank"] for r in rows]
+        if not i:
+            ax.plot(x, [r["best"] for r in rows], color=INK, linewidth=0.8, linestyle=":", label="best order")
+        ax.plot(x, [r["relevance"] for r in rows], marker="o", markersize=3, color=COLOURS[i % len(COLOURS)], label=name)
+    legend(ax)
+    return svg(figure, title)
 
 
 def _half(rows: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -15,6 +15,7 @@ from switchyard.components.bundle.model import BundleModel, load_bundle
 from switchyard.components.bundle.rows import column_values, encode_labels
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.batched_metrics import Batch
+from switchyard.components.evaluation.ranking import query_codes
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.slices import SliceColumn, slice_column
 from switchyard.components.tasks import TASKS
@@ -58,6 +59,7 @@ class Predict(beam.DoFn):
         """Yields one `Batch` and one table."""
         summary = self._summary
         each = [encode_labels(column_values(batch, n, wide=False), summary.classes) for n in summary.labels]
+        each += [query_codes(batch.column(summary.group), summary.missing_values)] if summary.group else []
         labels = np.stack(each, axis=1) if len(each) > 1 else each[0]
         slices = {name: slice_column(batch, name) for name in self._slice_features}
         scores, judged = {}, {}
@@ -107,7 +109,7 @@ class Loaded(dict[str, BundleModel]):
 def rows_schema(models: Sequence[str], slice_features: Sequence[str], *, several: bool = False) -> pa.Schema:
     """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text.
 
-    `label` is a list if there are `several` columns.
+    `label` is a list if there are `several` columns, or with the query of a ranking.
 
     The champion's list is null for a row that it cannot judge.
     """

@@ -66,7 +66,8 @@ class ModelResult:
         slices: slice (`feature=value`, several joined by `, `) -> metric -> value.
         plots: `confusion` (rows of threshold, tp, fp, tn, fn), `calibration` (rows of prediction, label, count),
             `multiclass` (rows of actual, predicted, count), `fit` (rows of label, prediction),
-            `quantiles` (rows of quantile, share of labels up to it).
+            `quantiles` (rows of quantile, share of labels up to it), `ranks` (rows of rank, mean relevance there, and in the best
+            order).
         passed: whether all thresholds hold.
         blessed: whether the model is eligible for promotion and the best of the eligible candidates.
         failures: failed checks, one sentence each.

@@ -6,10 +6,11 @@ import numpy as np
 
 from switchyard.components.evaluation.bootstrap import Rows
 from switchyard.components.evaluation.results import Plots
-from switchyard.components.tasks import MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, REGRESSION, middle
+from switchyard.components.tasks import MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION, middle
 
 _THRESHOLDS = np.linspace(0, 1, 101)
 _MOST_POINTS = 400
+_MOST_RANKS = 20
 
 
 def row_plots(rows: Rows, model: str, classes: int) -> Plots:
@@ -18,26 +19,39 @@ def row_plots(rows: Rows, model: str, classes: int) -> Plots:
     For multiclass: `one_vs_rest` (rows of class, threshold, tp, fp, tn, fn) and `calibration` of the chosen class's
     probability. For quantities: `fit`, a sample of (label, prediction). For several labels of 0 and 1: `calibration` of all
     together. For quantiles: `quantiles` (rows of quantile, share of labels up to it), and `fit` with the quantile nearest to the
-    median. Rows without finite predictions are left out.
+    median. For a ranking: `ranks` (rank, and the mean relevance there, by the model and in the best order). Rows without finite
+    predictions are left out.
     """
     rows = rows.where(np.isfinite(rows.scores[model]).all(axis=1))
     if not len(rows.labels):
         return {}
     scores = rows.scores[model].astype(np.float64)
+    found: Plots = {}
     if rows.task == MULTICLASS:
-        return {
-            "one_vs_rest": _one_vs_rest(rows.labels.astype(int), scores, classes),
-            "calibration": _calibration(scores.max(axis=1), scores.argmax(axis=1) == rows.labels),
-        }
-    if rows.task in (REGRESSION, MULTIOUTPUT):
-        return {"fit": _fit(rows.labels.ravel(), scores.ravel())}
-    if rows.task == MULTILABEL:
-        return {"calibration": _calibration(scores.ravel(), rows.labels.ravel())}
-    if rows.task == QUANTILE:
+        found["one_vs_rest"] = _one_vs_rest(rows.labels.astype(int), scores, classes)
+        found["calibration"] = _calibration(scores.max(axis=1), scores.argmax(axis=1) == rows.labels)
+    elif rows.task in (REGRESSION, MULTIOUTPUT):
+        found["fit"] = _fit(rows.labels.ravel(), scores.ravel())
+    elif rows.task == MULTILABEL:
+        found["calibration"] = _calibration(scores.ravel(), rows.labels.ravel())
+    elif rows.task == RANKING:
+        found["ranks"] = _ranks(rows.labels, scores[:, 0])
+    elif rows.task == QUANTILE:
         shares = (rows.labels[:, np.newaxis] <= scores).mean(axis=0)
         below = [{"quantile": float(q), "share": float(s)} for q, s in zip(rows.targets, shares, strict=True)]
-        return {"quantiles": below, "fit": _fit(rows.labels, scores[:, middle(rows.targets)])}
-    return {}
+        found |= {"quantiles": below, "fit": _fit(rows.labels, scores[:, middle(rows.targets)])}
+    return found
+
+
+def _ranks(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
+    found = []
+    for by in (scores, labels[:, 0]):
+        order = np.lexsort((-by, labels[:, 1]))
+        sizes = np.unique(labels[:, 1], return_counts=True)[1]
+        rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        found.append(np.bincount(rank, labels[order, 0])[:_MOST_RANKS] / np.bincount(rank)[:_MOST_RANKS])
+    ours, best = found
+    return [{"rank": i + 1.0, "relevance": float(ours[i]), "best": float(best[i])} for i in range(len(ours))]
 
 
 def _fit(labels: np.ndarray, predictions: np.ndarray) -> list[dict[str, float]]:

@@ -17,6 +17,7 @@ PLOTS = {
     "quantile": (),
     "multioutput": (),
     "multilabel": (),
+    "ranking": (),
 }
 
 

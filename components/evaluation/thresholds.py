@@ -51,10 +51,10 @@ def default_thresholds(task: str, labels: Any, targets: Sequence[str] = ()) -> d
     """
     import numpy as np
 
-    from switchyard.components.evaluation.bootstrap import weighted_metrics
+    from switchyard.components.evaluation.bootstrap import units, weighted_metrics
     from switchyard.components.evaluation.trivial import trivial_scores
 
     metric = PRIMARY[task]
     scores = trivial_scores(task, labels, metric, targets)
-    value = float(weighted_metrics(task, labels, scores, targets)[metric](np.ones(len(labels))))
+    value = float(weighted_metrics(task, labels, scores, targets)[metric](np.ones(units(task, labels))))
     return {metric: Threshold(lower_bound=value) if direction(metric) > 0 else Threshold(upper_bound=value)}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
+from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, units, weighted_metrics
 from switchyard.components.evaluation.results import ModelResult
 from switchyard.components.metrics import PRIMARY, base, direction
-from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, REGRESSION, TASKS
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION, TASKS
 
 _NAME = "trivial"
 _EPSILON = 1e-7
@@ -40,7 +40,8 @@ class Trivial:
         chosen = metric if metric in known and metric != "recall" else PRIMARY[rows.task]
         if chosen != metric:
             scores = trivial_scores(rows.task, rows.labels, chosen, rows.targets)
-        value = float(weighted_metrics(rows.task, rows.labels, scores, rows.targets)[chosen](np.ones(len(rows.labels))))
+        ones = np.ones(units(rows.task, rows.labels))
+        value = float(weighted_metrics(rows.task, rows.labels, scores, rows.targets)[chosen](ones))
         its_rows = Rows(rows.task, rows.labels, {_NAME: scores}, targets=rows.targets)
         return cls(chosen, value, replicates(its_rows, [chosen])[_NAME][chosen])
 
@@ -110,4 +111,6 @@ _BEST: dict[str, Callable[[np.ndarray, str, Sequence[str]], np.ndarray | list[fl
     QUANTILE: _quantile,
     MULTIOUTPUT: _multioutput,
     MULTILABEL: _multilabel,
+    # Equal scores count as the mean over all orders.
+    RANKING: lambda labels, metric, targets: [0.0],
 }

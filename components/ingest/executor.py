@@ -94,6 +94,7 @@ class Executor(base_executor.BaseExecutor):
             bytes_columns=sorted(typed.bytes_columns),
             source=spec.patterns,
             targets=list(spec.targets),
+            group=spec.group,
         ).save(examples.uri)
 
 

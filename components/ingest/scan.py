@@ -40,6 +40,8 @@ from switchyard.components.values.spelling import MISSING_LABELS
 
 # Enough rows to infer a task; also the upper limit of rows read before a run starts.
 PEEK_ROWS = 20_000
+# The gain of a relevance is 2 to its power.
+LARGEST_RELEVANCE = 31
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class InputSpec:
         columns: column -> declared type, see `switchyard.components.ingest.declared`.
         csv: options that differ from the defaults of `CsvOptions`.
         targets: see `DatasetSummary.targets`.
+        group: see `DatasetSummary.group`; also the `split_key`.
     """
 
     path: Sequence[str]
@@ -67,6 +70,7 @@ class InputSpec:
     positive_class: str | None = None
     max_float32_loss: float = 0.5
     targets: Sequence[str] = ()
+    group: str | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -186,7 +190,7 @@ def read_batches(
             if batch.num_rows:
                 yield with_key(batch, spec.split_key) if spec.split_key else batch
     if spec.split_key and here and spec.split_key not in here:
-        raise _no_column("data.split_key", file, spec.split_key, here)
+        raise _no_column("group" if spec.group else "data.split_key", file, spec.split_key, here)
 
 
 def _no_column(key: str, file: str, name: str, names: Collection[str]) -> UserError:
@@ -308,6 +312,19 @@ def _check_labels(spec: InputSpec, found: Scan, labels: Mapping[str, LabelValues
     return found
 
 
+def _check_ranking(spec: InputSpec, found: Scan, labels: LabelValues) -> None:
+    if found.missing_keys:
+        raise UserError(
+            f"group: {found.missing_keys:,} of {found.rows:,} rows have no value of {spec.group!r} and cannot be ranked. "
+            "Fix the data, or leave these rows out of it."
+        )
+    if outside := [value for value in labels.counts() if not 0 <= float(value) <= LARGEST_RELEVANCE]:
+        raise UserError(
+            f"label: {spec.label!r} holds {in_a_line(outside[:5])}; a relevance is a number from 0, irrelevant, to "
+            f"{LARGEST_RELEVANCE}, whose gain is 2^31 - 1. Scale the label."
+        )
+
+
 def _check_types(spec: InputSpec, found: Scan, every: Mapping[str, LabelValues], peek: bool) -> Scan:
     labels = every[spec.label]
     if not labels.overflow:
@@ -321,6 +338,8 @@ def _check_types(spec: InputSpec, found: Scan, every: Mapping[str, LabelValues],
         found.classes = list(labels.counts()) if TASKS[found.task].has_classes else []
         return found
     found.classes = check_label(labels, found.task)
+    if TASKS[found.task].groups:
+        _check_ranking(spec, found, labels)
     if found.task == "binary":
         found.classes, found.positive_by = class_order.ordered(found.classes, labels.counts(), _chosen(spec, found.classes))
     if peek:

@@ -68,13 +68,13 @@ def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: flo
     summary = DatasetSummary.load(str(folder))
     trained_on = read_statistics(folder / "statistics.pb")
     requests = sample_statistics(patterns, summary, None, key="REQUESTS")
-    wanted = set(features_of(trained_on)) - set(summary.labels)
+    wanted = set(features_of(trained_on)) - set(summary.no_features)
     known = wanted & set(features_of(requests))
     if not known:
         raise UserError(f"REQUESTS: none of the model's columns is present. Columns: {', '.join(sorted(wanted))}.")
     found = distances(requests, trained_on, DRIFT, _WHERE, _others(requests, known))
     limits = DriftConfig(warn=warn, fail=fail)
-    columns = column_findings(requests, trained_on, _WHERE, _SETTINGS, set(summary.labels))
+    columns = column_findings(requests, trained_on, _WHERE, _SETTINGS, set(summary.no_features))
     texts = [replace(f, check=DRIFT) for f in columns if f.anomaly == "another type"]
     # The remedies name options of a pipeline's config, which do not apply here.
     findings = [replace(f, remedy="") for f in merged(texts + distance_findings(found, limits))]

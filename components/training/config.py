@@ -179,9 +179,10 @@ class TrainerConfig(Section):
         model: `file.py` with `build_model(spec)`, or `file.py:function`, or one of these per framework (your own trainer by its
             class or as written in `framework`). Default: embeddings and two dense layers.
         model_parameters: arbitrary values passed to `build_model` as `spec.parameters`.
-        loss: `cross_entropy`, `focal` or `hinge` (binary, multiclass), `mse`, `mae`, `huber`, `poisson` or `quantile`
-            (regression), `pinball` (quantile), or `losses.py:my_loss`, a function of labels and outputs that returns the loss of
-            each row; or one of these per framework. Default: `cross_entropy`, `mse`, `pinball`.
+        loss: `cross_entropy`, `focal` or `hinge` (binary, multiclass, multilabel), `mse`, `mae`, `huber`, `poisson` or `quantile`
+            (regression, multioutput), `pinball` (quantile), `listwise` or `pairwise` (ranking), or `losses.py:my_loss`, a
+            function of labels and outputs that returns the loss of each row; or one of these per framework. Default:
+            `cross_entropy`, `mse`, `pinball`, `listwise`.
         loss_parameters: `gamma` of `focal` (2), `delta` of `huber` (1), `quantile` of `quantile` (0.5); a function of your own
             receives them by name.
         quantiles: quantiles of the label that a model of `task: quantile` outputs, between 0 and 1, ascending. Default: 0.1, 0.5,

@@ -18,6 +18,7 @@ import numpy as np
 
 from switchyard.components.errors import TrainingError, UserError, first_line, text_of
 from switchyard.components.process import variables
+from switchyard.components.tasks import TASKS
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.example_source import WHOLE, ExampleSource, Shard
@@ -159,6 +160,7 @@ class Trainer(abc.ABC):
         request.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         request.export_dir.mkdir(parents=True, exist_ok=True)
         request = replace(request, accelerator=accelerator)
+        _check_queries(request)
         if request.loss.of_log and request.shard.first:
             _check_counts(request)
         try:
@@ -250,6 +252,25 @@ class Trainer(abc.ABC):
             A function from transformed features (name -> (B, *shape)) to float32 (B, outputs): the probability of the last
             class (binary), of each class (multiclass), or the value (regression).
         """
+
+
+def _check_queries(request: TrainRequest) -> None:
+    """Raises UserError for settings of a ranking task that would cut the queries of a batch."""
+    if not TASKS[request.spec.task].groups:
+        return
+    accelerator, hyper = request.accelerator, request.hyperparameters
+    if accelerator.workers > 1 or accelerator.kind == "tpu":
+        where = f"{accelerator.workers} workers" if accelerator.workers > 1 else "a TPU, whose batches have one size"
+        raise UserError(
+            f"trainer.accelerator: a ranking task keeps the rows of a query in one batch, received {where}; set kind to cpu or "
+            "gpu, and count and nodes to 1"
+        )
+    largest = max(getattr(source, "largest", 0) for source in (request.train, request.eval))
+    if largest > hyper.batch_size:
+        raise UserError(
+            f"trainer.hyperparameters.batch_size: {hyper.batch_size}, and a query has {largest} rows, which stay in one batch; "
+            f"set it to at least {largest}"
+        )
 
 
 def _check_counts(request: TrainRequest) -> None:

@@ -98,15 +98,15 @@ class Examples:
     def order(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Order:
         """See ExampleSource."""
         random = None if seed is None else np.random.default_rng((seed, epoch))
-        return _sharded(_order(self.rows, random), batch_size, shard)
+        return _sharded(shuffled(self.rows, random), batch_size, shard)
 
     def _windows(self, seed: int | None, epoch: int) -> Iterator[tuple[Columns, np.ndarray]]:
         """Yields rows in memory, and their order."""
         random = None if seed is None else np.random.default_rng((seed, epoch))
         if self._in_memory:
-            yield self._all, _order(self.rows, random)
+            yield self._all, shuffled(self.rows, random)
             return
-        pieces = _order(-(-self.rows // self._piece), random)
+        pieces = shuffled(-(-self.rows // self._piece), random)
         windows = [pieces[i : i + _PIECES] for i in range(0, len(pieces), _PIECES)]
         with ThreadPoolExecutor(1, thread_name_prefix="examples") as pool:
             ahead = pool.submit(self._window, windows[0])
@@ -114,7 +114,7 @@ class Examples:
                 columns = ahead.result()
                 if following is not None:
                     ahead = pool.submit(self._window, following)
-                yield columns, _order(len(columns[1]), random)
+                yield columns, shuffled(len(columns[1]), random)
 
     @cached_property
     def _all(self) -> Columns:
@@ -146,11 +146,16 @@ def transformed_examples(folder: Path, split: str) -> Examples:
         UserError: the artifact has no columns.
         FileNotFoundError: the artifact has no such split.
     """
+    return Examples(*split_columns(folder, split))
+
+
+def split_columns(folder: Path, split: str) -> tuple[tuple[Block, ...], list[Columns]]:
+    """Returns the layout and the memory-mapped columns of a split, see `transformed_examples`."""
     layout = layout_of(folder)
     files = column_files(folder, split)
     if not files:
         raise FileNotFoundError(f"there are no transformed examples of the split {split!r} in {folder}")
-    return Examples(layout, [part for file in files for part in read_columns(file, layout)])
+    return layout, [part for file in files for part in read_columns(file, layout)]
 
 
 def columns_of(features: Mapping[str, np.ndarray], labels: np.ndarray, specs: Sequence[FeatureSpec]) -> Columns:
@@ -165,7 +170,8 @@ def placeholder_batch(spec: ModelSpec, rows: int) -> dict[str, np.ndarray]:
     return {f.name: np.zeros((rows, *f.shape), dtype=f.dtype) for f in spec.features}
 
 
-def _order(count: int, random: np.random.Generator | None) -> np.ndarray:
+def shuffled(count: int, random: np.random.Generator | None) -> np.ndarray:
+    """Returns the numbers below `count`, in order without a generator."""
     return np.arange(count) if random is None else random.permutation(count)
 
 

@@ -13,6 +13,13 @@ Below, y is the label, z the model's output (a logit in a classification) and p 
 - `pinball`: the mean of `quantile` over `trainer.quantiles`, each with an output of its own.
 
 Of several labels, each loss is the mean of the labels'.
+
+Of a ranking, the loss of each row is its query's times the row's weight, with which the mean over rows is the mean over queries
+with a relevant row (see `queries.QueryExamples`). Of a query, with y the relevance of its rows:
+
+- `listwise`: -sum of y / sum(y) * log softmax(z) (Cao et al., Learning to rank: from pairwise to listwise approach, 2007).
+- `pairwise`: the mean of log(1 + exp(z_j - z_i)) over the pairs of rows with y_i > y_j (Burges et al., Learning to rank using
+  gradient descent, 2005); 0 without a pair.
 """
 
 from __future__ import annotations
@@ -39,7 +46,8 @@ class Loss:
         name: a name of `LOSSES`, or `file.py:function` as shown to the user.
         parameters: parameters of the loss, all defaults resolved; or what the user's function receives as keywords.
         function: the user's `function(labels, outputs, **parameters)`, which maps labels (B,), int64 class indices or float32,
-            and outputs (B, outputs) to the loss of each row, shape (B,), in the framework's tensors; None for a named loss.
+            (B, labels) of several columns, (B, 3) of a ranking, and outputs (B, outputs) to the loss of each row, shape (B,), in
+            the framework's tensors; None for a named loss.
     """
 
     name: str

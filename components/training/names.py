@@ -18,6 +18,7 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "quantile": ("pinball",),
     "multioutput": ("mse", "mae", "huber", "poisson", "quantile"),
     "multilabel": ("cross_entropy", "focal", "hinge"),
+    "ranking": ("listwise", "pairwise"),
 }
 # Hyperparameters that boosted trees take from `trainer.hyperparameters`.
 COMMON_TO_TREES = ("seed", "class_weights")

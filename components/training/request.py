@@ -21,6 +21,7 @@ from switchyard.components.training.hyperparameters import EARLY_STOPPING_EPOCHS
 from switchyard.components.training.losses import Loss, check_smoothing, named_loss
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.names import COMMON_TO_TREES
+from switchyard.components.training.queries import query_examples
 from switchyard.components.user_code.loading import blamed, folder_of, load_function
 
 DEFAULT_EPOCHS = 20
@@ -47,10 +48,11 @@ def train_request(
         targets=tuple(summary.targets),
     )
     hooks = _hooks(settings)
+    examples = query_examples if TASKS[summary.task].groups else transformed_examples
     return TrainRequest(
         spec=spec,
-        train=transformed_examples(transformed, TRAIN),
-        eval=transformed_examples(transformed, EVAL),
+        train=examples(transformed, TRAIN),
+        eval=examples(transformed, EVAL),
         hyperparameters=hyperparameters(settings.hyperparameters, summary, settings.trees if boosts_trees else None),
         loss=loss(settings, spec),
         accelerator=settings.accelerator,

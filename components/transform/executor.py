@@ -35,9 +35,9 @@ class Executor(tfx_executor.Executor):
         schema_folder = artifact_utils.get_single_uri(input_dict["schema"])
         schema = tfdv.load_schema_text(io_utils.get_only_uri_in_dir(schema_folder))
         config = json_utils.loads(exec_properties["custom_config"])
-        config.update(label=summary.label, labels=summary.labels, classes=summary.classes, unusable=[])
+        config.update(label=summary.label, labels=summary.labels, group=summary.group, classes=summary.classes, unusable=[])
         if config["code"] is None:
-            config["unusable"] = unusable_features(schema, summary.labels)
+            config["unusable"] = unusable_features(schema, summary.no_features)
             for name, reason in config["unusable"].items():
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
@@ -70,11 +70,11 @@ def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) 
     return artifact
 
 
-def unusable_features(schema: schema_pb2.Schema, labels: Collection[str]) -> dict[str, str]:
+def unusable_features(schema: schema_pb2.Schema, no_features: Collection[str]) -> dict[str, str]:
     """Returns the features that the default preprocessing cannot use -> reason."""
     found = {}
     for feature in schema.feature:
-        if feature.name in labels:
+        if feature.name in no_features:
             continue
         if not feature.HasField("shape") and feature.value_count.max > 1:
             found[feature.name] = "it holds a varying number of values per row; write a preprocessing_fn for it"

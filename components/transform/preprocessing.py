@@ -13,6 +13,7 @@ import tensorflow_transform as tft
 from switchyard.components.errors import UserError, text_of
 from switchyard.components.progress import say
 from switchyard.components.text.visible import in_a_line
+from switchyard.components.training.queries import HASH_PART
 from switchyard.components.transform.index_ranges import note_ranges
 from switchyard.components.user_code.loading import blamed, load_function
 
@@ -25,19 +26,21 @@ _WIDE = 50
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the transformed features and the encoded label, (B,), or (B, labels) of several columns.
+    """Returns the transformed features and the encoded label, (B,), (B, labels) of several columns, or (B, 3) with a `group`.
 
     Args:
         inputs: raw feature -> tensor, dense (B, k) or sparse.
-        custom_config: `label`, `labels` (its columns), `classes`, `unusable` (features that the default omits), `code` (None, or
-            path and function of the user's `preprocessing_fn(inputs) -> outputs`, which does not receive the label), with a
-            tokenizer `tokenizer` (its code) and `texts` (columns that the default passes to it; empty: all texts).
+        custom_config: `label`, `labels` (its columns), `group` (see `DatasetSummary.group`), `classes`, `unusable` (features that
+            the default omits), `code` (None, or path and function of the user's `preprocessing_fn(inputs) -> outputs`, which does
+            not receive the label), with a tokenizer `tokenizer` (its code) and `texts` (columns that the default passes to it;
+            empty: all texts).
 
     Raises:
         UserError: the user's function failed or did not return a dict of tensors.
     """
     label, labels = custom_config["label"], custom_config["labels"]
-    features = {k: v for k, v in inputs.items() if k not in labels}
+    group = custom_config.get("group")
+    features = {k: v for k, v in inputs.items() if k not in (*labels, group)}
     code = custom_config["code"]
     if code is None:
         used = {k: v for k, v in features.items() if k not in custom_config["unusable"]}
@@ -48,6 +51,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         note_ranges(outputs)
     if set(labels) <= inputs.keys():
         each = [encode_label(_dense(inputs[n]), custom_config["classes"]) for n in labels]
+        each += _hashed(_dense(inputs[group])) if group else []
         outputs[label] = tf.stack(each, axis=1) if len(each) > 1 else each[0]
     if len(features) >= _WIDE:
         # Most of the time passes afterwards, in Beam, which processes all columns at once.
@@ -150,6 +154,13 @@ def encode_label(label: tf.Tensor, classes: list[Any]) -> tf.Tensor:
     if not classes:
         return tf.cast(flat, tf.float32)
     return tf.argmax(tf.equal(flat[:, tf.newaxis], tf.constant(classes, dtype=flat.dtype)[tf.newaxis, :]), axis=1)
+
+
+def _hashed(group: tf.Tensor) -> list[tf.Tensor]:
+    """Returns 48 bits of a value's hash as two numbers that float32 holds, each (B,)."""
+    flat = tf.reshape(group, [-1])
+    found = tf.strings.to_hash_bucket_fast(flat if flat.dtype == tf.string else tf.strings.as_string(flat), HASH_PART**2)
+    return [tf.cast(found // HASH_PART, tf.float32), tf.cast(found % HASH_PART, tf.float32)]
 
 
 def _users(features: Tensors, path: str, function: str, labels: Sequence[str]) -> dict[str, Any]:

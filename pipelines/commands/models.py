@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from switchyard.components.bundle.model import BundleInfo
+
 
 _why = click.option("--why", required=True, metavar="TEXT", help="Reason; recorded in the registry.")
 
@@ -229,10 +231,10 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     from switchyard.components.import_order import import_torch_first
 
     import_torch_first()
-    from switchyard.components.bundle.model import load_bundle, reordered
+    from switchyard.components.bundle.model import load_bundle, reordered, training_data
     from switchyard.components.bundle.source import ModelRef
-    from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
-    from switchyard.components.ingest.labels import ZERO_OR_ONE, zero_or_one
+    from switchyard.components.data.summary import DatasetSummary
+    from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, units, weighted_metrics
 
     scores: dict[str, Any] = {}
     targets: dict[str, Any] = {}
@@ -250,27 +252,23 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
                     f"{name}: {listed}, perhaps with different classes or quantiles; they cannot be compared on the same rows."
                 )
             frame = _read_rows(data, opened.folder, {f.name for f in info.features if f.dtype != "string"} | set(info.labels))
-            for label in info.labels:
+            group = DatasetSummary.load(str(training_data(opened.folder))).group
+            needed = [*info.labels, *([group] if group else [])]
+            for label in needed:
                 if label not in frame:
-                    raise UserError(f"{data}: has no column {label!r}, the label. Columns: {in_a_line(frame.columns)}.")
-            frame = frame[frame[info.labels].notna().all(axis=1)]
+                    what = "group" if label == group else "label"
+                    raise UserError(f"{data}: has no column {label!r}, the {what}. Columns: {in_a_line(frame.columns)}.")
+            frame = frame[frame[needed].notna().all(axis=1)]
             if frame.empty:
                 raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
             try:
                 scores[version.version] = reordered(bundle.scores(frame), info, classes)
             except UserError as error:
                 raise UserError(f"{data}: {error}") from None
-    kept = ZERO_OR_ONE if zero_or_one(info.task) else classes
-    each = [_labels(frame[label], kept) for label in info.labels]
-    for label, values in zip(info.labels, each, strict=True):
-        if np.isnan(values).any():
-            unknown = sorted({str(v) for v in frame[label][np.isnan(values)]})[:5]
-            known = f"the models' classes are {in_a_line(kept)}" if kept else "the models predict numbers"
-            raise UserError(f"{data}: {label} holds {in_a_line(unknown)}; {known}.")
-    labels = np.stack(each, axis=1) if len(each) > 1 else each[0]
+    labels = _encoded(frame, info, classes, group, data)
     if TASKS[info.task].has_probabilities:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
-    ones = np.ones(len(labels))
+    ones = np.ones(units(info.task, labels))
     functions = {v: weighted_metrics(info.task, labels, s, info.targets) for v, s in scores.items()}
     measured = {v: {m: float(f(ones)) for m, f in of.items()} for v, of in functions.items()}
     samples = replicates(Rows(info.task, labels, scores, targets=info.targets))
@@ -330,6 +328,26 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
         raise StageError(f"{data}: no rows.")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return rows
+
+
+def _encoded(frame: pd.DataFrame, info: BundleInfo, classes: Sequence[Any], group: str | None, data: Path) -> np.ndarray:
+    """Returns the labels of rows, see `bootstrap.Rows`. Raises UserError for values that are no label of the models."""
+    import numpy as np
+    import pyarrow as pa
+
+    from switchyard.components.evaluation.ranking import query_codes
+    from switchyard.components.ingest.labels import ZERO_OR_ONE, zero_or_one
+
+    kept = ZERO_OR_ONE if zero_or_one(info.task) else classes
+    each = [_labels(frame[label], kept) for label in info.labels]
+    for label, values in zip(info.labels, each, strict=True):
+        if np.isnan(values).any():
+            unknown = sorted({str(v) for v in frame[label][np.isnan(values)]})[:5]
+            known = f"the models' classes are {in_a_line(kept)}" if kept else "the models predict numbers"
+            raise UserError(f"{data}: {label} holds {in_a_line(unknown)}; {known}.")
+    if group:
+        each.append(query_codes(pa.array(frame[group].tolist())))
+    return np.stack(each, axis=1) if len(each) > 1 else each[0]
 
 
 def _labels(column: pd.Series, classes: Sequence[Any]) -> np.ndarray:

@@ -109,7 +109,10 @@ class PipelineConfig(Section):
         data: the examples.
         label: column to predict; of `multioutput` and `multilabel` a list of at least two.
         task: `auto` infers binary, multiclass or regression from the first 20,000 labels. Set
-            here only are `quantile`, `multioutput` (several quantities) and `multilabel` (several columns of 0 and 1).
+            here only are `quantile`, `multioutput` (several quantities), `multilabel` (several columns of 0 and 1) and
+            `ranking` (relevance, from 0 to 31).
+        group: of a `ranking`, the column whose values are the queries: rows are ranked among those of their query, and a query
+            is in one split. It is no feature.
         positive_class: class of a binary task whose probability is predicted and to which the metrics refer. Default: the one
             with a usual name (`1`, `true`, `yes`, `positive`, ...), then the champion's, then the rarer one. `compile` and
             `submit` read the champion's when `tracking.uri` is set and infer from data readable on this machine; a schedule
@@ -131,7 +134,8 @@ class PipelineConfig(Section):
     name: str
     data: DataConfig
     label: str | tuple[str, ...]
-    task: Literal["auto", "binary", "multiclass", "regression", "quantile", "multioutput", "multilabel"] = "auto"
+    task: Literal["auto", "binary", "multiclass", "regression", "quantile", "multioutput", "multilabel", "ranking"] = "auto"
+    group: str | None = None
     positive_class: ClassName | None = None
     preprocessing: str | None = None
     tokenizer: TokenizerConfig | None = None
@@ -203,6 +207,7 @@ class PipelineConfig(Section):
                 "preprocessing_fn"
             )
         self._check_labels()
+        self._check_group()
         if self.tune:
             parameters = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
             if parameters and any(f in NETWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
@@ -223,7 +228,8 @@ class PipelineConfig(Section):
                 f"positive_class: a {self.task} task has none, received {self.positive_class!r}. "
                 "Remove it, or set task to binary."
             )
-        if self.task in TASKS and TASKS[self.task].targets and (trees := sorted(set(self.trainer.frameworks) & set(TREES))):
+        beyond_trees = self.task in TASKS and (TASKS[self.task].targets or TASKS[self.task].groups)
+        if beyond_trees and (trees := sorted(set(self.trainer.frameworks) & set(TREES))):
             raise ValueError(f"task: {trees[0]} trains no {self.task} task; choose another trainer.framework")
         if self.trainer.quantiles is not None and self.task != QUANTILE:
             raise ValueError(f"trainer.quantiles: a model of task {self.task} has none; remove it, or set task to quantile")
@@ -240,3 +246,28 @@ class PipelineConfig(Section):
             raise ValueError(f"label: a {self.task} task has at least two columns, all different, received {list(self.labels)}")
         if not isinstance(self.label, str) and self.task not in several:
             raise ValueError(f"label: {list(self.label)} is a list; set task to {' or '.join(several)}, or give one column")
+
+    def _check_group(self) -> None:
+        grouped = self.task in TASKS and TASKS[self.task].groups
+        if grouped and self.group is None:
+            raise ValueError(f"group: a {self.task} task needs the column that names the query of each row, for example query_id")
+        if self.group is None:
+            return
+        if not grouped:
+            raise ValueError(f"group: a task {self.task} has none; remove it, or set task to ranking")
+        if self.group in (*self.labels, *self.data.exclude):
+            raise ValueError(f"group: {self.group!r} is the label, or listed in data.exclude; give the column of the query")
+        if self.data.split_key not in (None, self.group):
+            raise ValueError(
+                f"data.split_key: a ranking is split by its group, {self.group!r}, received {self.data.split_key!r}; remove it"
+            )
+        if (workers := self.trainer.profile().workers) > 1:
+            raise ValueError(
+                f"trainer.accelerator: a ranking keeps the rows of a query in one batch, received {workers} workers; set count "
+                "and nodes to 1"
+            )
+        if (batches := self.trainer.hyperparameters.accumulate_steps) > 1:
+            raise ValueError(
+                f"trainer.hyperparameters.accumulate_steps: the batches of a ranking differ in their rows, received {batches}; "
+                "leave it out, and set a larger batch_size"
+            )

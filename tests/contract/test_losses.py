@@ -46,6 +46,24 @@ def huber(y, z, delta):
     return np.where(error <= delta, error**2 / 2, delta * (error - delta / 2))
 
 
+def of_queries(labels, z, loss):
+    labels = labels.astype(np.float64)
+    found = np.zeros(len(labels))
+    for query in np.unique(labels[:, 1]):
+        rows = labels[:, 1] == query
+        found[rows] = labels[rows, 2] * loss(labels[rows, 0], z[rows, 0])
+    return found
+
+
+def listwise(y, z):
+    return -(y * log_softmax(z[np.newaxis])[0]).sum() / y.sum() if y.sum() else 0
+
+
+def pairwise(y, z):
+    pairs = [np.log1p(np.exp(z[j] - z[i])) for i in range(len(y)) for j in range(len(y)) if y[i] > y[j]]
+    return np.mean(pairs) if pairs else 0
+
+
 NUMPY = {
     "cross_entropy": cross_entropy,
     "focal": focal,
@@ -53,6 +71,8 @@ NUMPY = {
     "mse": lambda y, z: (y - z[:, 0]) ** 2,
     "mae": lambda y, z: np.abs(y - z[:, 0]),
     "huber": huber,
+    "listwise": lambda y, z: of_queries(y, z, listwise),
+    "pairwise": lambda y, z: of_queries(y, z, pairwise),
     "poisson": lambda y, z: np.exp(z[:, 0]) - y * z[:, 0],
     "pinball": lambda y, z, quantiles: pinball(y, z, quantiles).mean(axis=1),
     "quantile": lambda y, z, quantile: np.maximum(quantile * (y - z[:, 0]), (quantile - 1) * (y - z[:, 0])),
@@ -60,7 +80,7 @@ NUMPY = {
 
 
 def numpy_loss(name, y, z, **options):
-    if y.ndim == 1:
+    if y.ndim == 1 or name in LOSSES["ranking"]:
         return NUMPY[name](y, z, **options)
     each = y.astype(int).T if name in LOSSES["multilabel"] else y.T
     return np.mean([NUMPY[name](of, z[:, [i]], **options) for i, of in enumerate(each)], axis=0)
@@ -92,14 +112,20 @@ CASES = [
     ("multilabel", "cross_entropy", {}, 0.2),
     ("multilabel", "focal", {"gamma": 0.5}, 0.1),
     ("multilabel", "hinge", {}, 0.0),
+    ("ranking", "listwise", {}, 0.0),
+    ("ranking", "pairwise", {}, 0.0),
 ]
-OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3, "multioutput": 2, "multilabel": 2}
+OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3, "multioutput": 2, "multilabel": 2, "ranking": 1}
 
 
 def rows(task, count=50):
     rng = np.random.default_rng(0)
     shape = (count, OUTPUTS[task]) if TASKS[task].has_labels else count
     labels = rng.integers(0, 3 if task == "multiclass" else 2, shape)
+    if task == "ranking":
+        labels = np.stack(
+            [rng.integers(0, 4, count) * (np.arange(count) % 6 > 0), np.arange(count) % 6, rng.random(count)], axis=1
+        )
     return labels.astype(np.int64 if TASKS[task].has_classes else np.float32), rng.normal(size=(count, OUTPUTS[task])) * 3
 
 
@@ -129,11 +155,14 @@ def reference(name, parameters, smoothing, labels, outputs):
     """Returns the losses and, by differences, their gradients by the outputs."""
     options = {**parameters, **({"smoothing": smoothing} if smoothing else {})}
     step, gradient = 1e-6, np.zeros_like(outputs)
-    for i in range(outputs.shape[1]):
+    # Rows of a ranking depend on each other.
+    alone = name in LOSSES["ranking"]
+    for places in np.ndindex(outputs.shape if alone else (1, outputs.shape[1])):
         moved = np.zeros_like(outputs)
-        moved[:, i] = step
+        moved[places if alone else (slice(None), places[1])] = step
         high, low = (numpy_loss(name, labels, outputs + s * moved, **options) for s in (1, -1))
-        gradient[:, i] = (high - low) / (2 * step)
+        change = (high - low) / (2 * step)
+        gradient[places if alone else (slice(None), places[1])] = change.sum() if alone else change
     return numpy_loss(name, labels, outputs, **options), gradient
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 import torch
 
 from switchyard.components.errors import TrainingError, UserError
+from switchyard.components.evaluation.ranking import query_values
 from switchyard.components.metrics import trained_names
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.hyperparameters import Trees
@@ -61,10 +62,24 @@ def test_every_trainer_learns_reports_each_epoch_and_exports_what_predicts(train
         assert ((scores > 0.5) == labels).mean() > 0.8
     elif task == "multioutput":
         assert (np.mean((scores - labels) ** 2, axis=0) < np.var(labels, axis=0) / 2).all()
+    elif task == "ranking":
+        found = query_values(labels.astype(np.float64), scores)
+        assert found["ndcg"].mean() > 0.9
+        assert found["loss"].mean() == pytest.approx(min(h["val_loss"] for h in result.history), abs=1e-4)
     elif task == "quantile":
         np.testing.assert_allclose((labels[:, np.newaxis] <= scores).mean(axis=0), [0.1, 0.5, 0.9], atol=0.12)
     else:
         assert np.mean((scores[:, 0] - labels) ** 2) < np.var(labels) / 2
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_query_stays_in_one_batch_of_one_device(trainer, make):
+    with pytest.raises(UserError, match=r"batch_size: 7, and a query has 8 rows, which stay in one batch; set it to at least 8"):
+        trainer().train(make("ranking", batch_size=7), no_report)
+    with pytest.raises(
+        UserError, match=r"trainer\.accelerator: a ranking task keeps the rows of a query in one batch, received 2"
+    ):
+        trainer().train(make("ranking", accelerator=AcceleratorProfile(kind="cpu", count=2)), no_report)
 
 
 @pytest.mark.core

@@ -16,22 +16,26 @@ CONFIGS = {
     "quantile": {"label": "y", "trainer": {"quantiles": [0.1, 0.5, 0.9]}},
     "multioutput": {"label": LABELS["multioutput"]},
     "multilabel": {"label": LABELS["multilabel"]},
+    "ranking": {"label": "relevance", "group": "query_id"},
 }
 # Task -> the columns of predictions, metrics of the test split with their bounds, and what the evaluation's page shows.
 COLUMNS = {
     "quantile": ["quantile_0.1", "quantile_0.5", "quantile_0.9"],
     "multioutput": ["prediction_power", "prediction_heat"],
     "multilabel": [f"{kind}_{label}" for kind in ("prediction", "probability") for label in LABELS["multilabel"]],
+    "ranking": ["score"],
 }
 BOUNDS = {
     "quantile": {"loss": (0.1, 0.2), "coverage": (0.7, 0.9)},
     "multioutput": {"loss": (0.1, 0.4), "loss/power": (0.1, 0.4), "loss/heat": (0.1, 0.6), "mae": (0.2, 0.5)},
     "multilabel": {"auc": (0.7, 0.95), "auc_micro": (0.7, 0.95), "auc/late": (0.7, 0.95), "loss": (0.2, 0.5)},
+    "ranking": {"ndcg_10": (0.85, 0.97), "ndcg_5": (0.8, 0.97), "ndcg": (0.85, 0.98), "map": (0.8, 0.98), "loss": (1.0, 2.5)},
 }
 PAGE = {
     "quantile": ["Calibration of the quantiles", "coverage"],
     "multioutput": ["loss/power", "mae/heat"],
     "multilabel": ["auc_micro", "accuracy/damaged"],
+    "ranking": ["Mean relevance by rank", "ndcg_10"],
 }
 SMALL = ["--set", "trainer.hyperparameters.epochs=4", "--set", "trainer.hyperparameters.learning_rate=0.01"]
 

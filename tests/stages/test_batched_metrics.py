@@ -14,6 +14,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2
 
 from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches
+from switchyard.components.evaluation.ranking import query_values
 from switchyard.components.evaluation.row_values import ROW_VALUES
 from switchyard.components.evaluation.slices import slice_column
 from switchyard.components.evaluation.tfma_config import eval_config, row_feature
@@ -42,7 +43,9 @@ def _batch(task: str, models: list[str]) -> Batch:
     slices = {name: slice_column(_records(random), name) for name in ("city", "count", "share", "absent")}
     outputs = len(TARGETS.get(task, ())) or (3 if task == "multiclass" else 1)
     shape = (ROWS, outputs) if TASKS[task].has_labels else ROWS
-    if TASKS[task].has_probabilities:
+    if TASKS[task].groups:
+        shape = (ROWS, 2)
+    if TASKS[task].has_probabilities or TASKS[task].groups:
         labels = random.integers(0, outputs if task == "multiclass" else 2, shape).astype(float)
     else:
         labels = random.normal(3, 2, shape)
@@ -192,6 +195,20 @@ def test_the_auc_of_each_label_is_tfmas_of_its_column_and_auc_is_their_mean(tmp_
         each = [of_label[target][key]["auc"] for target in targets]
         assert [found[f"auc/{target}"] for target in targets] == pytest.approx(each, rel=1e-9), key
         assert found["auc"] == pytest.approx(np.mean(each), rel=1e-9), key
+
+
+def test_a_query_whose_rows_come_in_several_batches_is_measured_whole(tmp_path: Path) -> None:
+    batch, config = _batch("ranking", ["a", "b"]), eval_config("ranking", [["city"]], ["a", "b"])
+    batch.labels[:, 1] = np.arange(ROWS) % 20
+    _by_batches(str(tmp_path), "ranking", batch, config)
+    read = read_metrics(str(tmp_path), ["a", "b"], names("ranking"))
+    for model, slices in read.items():
+        in_city = batch.slices["city"].text().to_numpy(zero_copy_only=False) == "Ä"
+        for key, rows in {"": np.ones(ROWS, bool), "city=Ä": in_city}.items():
+            expected = query_values(batch.labels[rows], batch.predictions[model][rows])
+            for name, values in expected.items():
+                assert slices[key][name] == pytest.approx(values.mean())
+            assert slices[key]["example_count"] == rows.sum()
 
 
 def test_a_label_of_one_value_has_no_auc_and_does_not_count_in_the_mean(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_each_metric_has_one_row_in_the_table_and_each_task_has_a_primary_one():
     assert sum(len(m.primary) for m in METRICS) == len(TASKS)
     for task, name in PRIMARY.items():
         assert name in names(task, lambda m: m.direction and m.interval and m.headline)
-    assert HEADLINE == ["auc", "accuracy", "mae", "loss", "coverage"]
+    assert HEADLINE == ["auc", "accuracy", "mae", "loss", "coverage", "ndcg_10"]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -33,7 +33,7 @@ def test_the_bootstrap_resamples_the_metrics_with_an_interval_in_the_table(task)
     targets = {"quantile": ["0.1", "0.5", "0.9"], "label": ["a", "b"]}.get(TASKS[task].targets, [])
     outputs = len(TASKS[task].score_names([0, 1, 2] if TASKS[task].has_classes else [], targets))
     labels = np.array([0.0, 1.0, 1.0, 0.0])
-    labels = np.stack([labels] * 2, axis=1) if TASKS[task].has_labels else labels
+    labels = np.stack([labels] * 2, axis=1) if TASKS[task].wide_labels else labels
     drawn = weighted_metrics(task, labels, np.full((4, outputs), 0.3, dtype=np.float32), targets)
     assert set(drawn) == set(names(task, lambda m: m.interval, targets))
 

@@ -98,6 +98,21 @@ def _mean_of_labels(loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Te
     return mean
 
 
+def _listwise(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    relevance, weights, alike = labels[:, 0], labels[:, 2], labels[:, 1, None] == labels[:, 1]
+    own = alike.to(outputs.dtype)
+    total = own @ relevance
+    spread = torch.logsumexp(outputs[:, 0].masked_fill(~alike, -torch.inf), dim=1)
+    return weights * (spread - own @ (relevance * outputs[:, 0]) / total.clamp(min=_LEAST)) * (total > 0)
+
+
+def _pairwise(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    relevance, weights, alike = labels[:, 0], labels[:, 2], labels[:, 1, None] == labels[:, 1]
+    own, pairs = alike.to(outputs.dtype), (alike & (relevance[:, None] > relevance)).to(outputs.dtype)
+    losses = pairs * functional.softplus(outputs[:, 0] - outputs)
+    return weights * (own @ losses.sum(dim=1)) / (own @ pairs.sum(dim=1)).clamp(min=1.0)
+
+
 def _sign(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     return labels.to(outputs.dtype) * 2.0 - 1.0
 
@@ -115,6 +130,8 @@ _LOSSES: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
     ("regression", "poisson"): _poisson,
     ("regression", "quantile"): _quantile,
     ("quantile", "pinball"): _pinball,
+    ("ranking", "listwise"): _listwise,
+    ("ranking", "pairwise"): _pairwise,
 }
 # Of several labels: the mean of the losses that each would have as the label of a task of its own.
 _LOSSES |= {("multioutput", name): _mean_of_labels(_LOSSES["regression", name]) for name in LOSSES["multioutput"]}

@@ -36,11 +36,11 @@ class MeanLoss(keras.losses.Loss):
 
     def __init__(self, task: str, rows: RowLosses) -> None:
         super().__init__(reduction="sum_over_batch_size")
-        self._shape = [-1] if not TASKS[task].has_labels else None
+        self._shape = [-1] if not TASKS[task].wide_labels else None
         self._label, self._rows = "int64" if TASKS[task].has_classes else "float32", rows
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """See the base class; Keras passes labels as float32, (B,), (B, 1) or (B, labels)."""
+        """See the base class; Keras passes labels as float32, (B,), (B, 1), (B, labels), or (B, 3) of a ranking."""
         labels = ops.reshape(y_true, self._shape) if self._shape else y_true
         return self._rows(ops.cast(labels, self._label), y_pred)
 
@@ -118,6 +118,22 @@ def _mean_of_labels(loss: Callable[..., Any]) -> Callable[..., Any]:
     return mean
 
 
+def _listwise(labels: Any, outputs: Any) -> Any:
+    relevance, weights, alike = labels[:, 0], labels[:, 2], ops.equal(labels[:, 1, None], labels[:, 1])
+    own = ops.cast(alike, "float32")
+    total = ops.matmul(own, relevance)
+    spread = ops.logsumexp(ops.where(alike, outputs[:, 0], -float("inf")), axis=1)
+    mean = ops.matmul(own, relevance * outputs[:, 0]) / ops.maximum(total, _LEAST)
+    return weights * (spread - mean) * ops.cast(total > 0, "float32")
+
+
+def _pairwise(labels: Any, outputs: Any) -> Any:
+    relevance, weights, alike = labels[:, 0], labels[:, 2], ops.equal(labels[:, 1, None], labels[:, 1])
+    own, pairs = ops.cast(alike, "float32"), ops.cast(ops.logical_and(alike, relevance[:, None] > relevance), "float32")
+    losses = pairs * ops.softplus(outputs[:, 0] - outputs)
+    return weights * ops.matmul(own, ops.sum(losses, axis=1)) / ops.maximum(ops.matmul(own, ops.sum(pairs, axis=1)), 1.0)
+
+
 def _sign(labels: Any) -> Any:
     return ops.cast(labels, "float32") * 2.0 - 1.0
 
@@ -139,6 +155,8 @@ _LOSSES: dict[tuple[str, str], Callable[..., Any]] = {
     ("regression", "poisson"): _poisson,
     ("regression", "quantile"): _quantile,
     ("quantile", "pinball"): _pinball,
+    ("ranking", "listwise"): _listwise,
+    ("ranking", "pairwise"): _pairwise,
 }
 # Of several labels: the mean of the losses that each would have as the label of a task of its own.
 _LOSSES |= {("multioutput", name): _mean_of_labels(_LOSSES["regression", name]) for name in LOSSES["multioutput"]}

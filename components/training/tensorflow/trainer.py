@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.progress import warn
-from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, REGRESSION, TASKS
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION, TASKS
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.beside import Beside
 from switchyard.components.training.contract import (
@@ -377,6 +377,7 @@ def _metrics(request: TrainRequest) -> list[Any]:
         MULTICLASS: lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         REGRESSION: lambda: [mae()],
         QUANTILE: list,
+        RANKING: list,
         MULTIOUTPUT: lambda: [mae()],
         MULTILABEL: lambda: [
             keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
