@@ -82,19 +82,25 @@ def main() -> None:
     if options.device == "gpu" and not _has_gpu():
         sys.exit("--device gpu: PyTorch finds no GPU on this machine. Leave --device out to measure on CPUs.")
     only = "pytorch" if options.device == "gpu" or options.hidden else options.framework
-    found = [_measured(setting, options.rows, options.repeats, only) for setting in settings]
+    if not options.json:
+        print(f"{options.rows:,} rows, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; seconds an epoch, by the clock")
+    found = []
+    for setting in settings:
+        found.append(_measured(setting, options.rows, options.repeats, only))
+        if not options.json:  # at once: the whole takes long, and may be cut off
+            _print(setting, found[-1])
     if options.json:
         print(json.dumps({"rows": options.rows, "cores": os.cpu_count(), "load": os.getloadavg(), "settings": found}))
-        return
-    print(f"{options.rows:,} rows, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; seconds an epoch, by the clock")
-    for setting, measured in zip(settings, found, strict=True):
-        model = f"three layers of {setting.hidden}" if setting.hidden else "the default model"
-        where = "on CPUs" if setting.device == "cpu" else "on a GPU"
-        print(f"\n{setting.features} features, batches of {setting.batch}, {model}, {setting.precision}, {where}")
-        print(f"{'':66}{'ours':>24}{'compared with':>24}{'ratio':>8}{'of processor seconds':>22}{'target':>8}")
-        for row in measured["pairs"]:
-            sides = "".join(f"{'{:.2f} ({:.2f} to {:.2f})'.format(*row[k]):>24}" for k in ("ours", "theirs"))
-            print(f"{row['what']:66}{sides}{row['ratio']:8.2f}{row['processor_ratio']:22.2f}{row['target']:8.2f}")
+
+
+def _print(setting: Setting, measured: dict[str, Any]) -> None:
+    model = f"three layers of {setting.hidden}" if setting.hidden else "the default model"
+    where = "on CPUs" if setting.device == "cpu" else "on a GPU"
+    print(f"\n{setting.features} features, batches of {setting.batch}, {model}, {setting.precision}, {where}")
+    print(f"{'':66}{'ours':>24}{'compared with':>24}{'ratio':>8}{'of processor seconds':>22}{'target':>8}")
+    for row in measured["pairs"]:
+        sides = "".join(f"{'{:.2f} ({:.2f} to {:.2f})'.format(*row[k]):>24}" for k in ("ours", "theirs"))
+        print(f"{row['what']:66}{sides}{row['ratio']:8.2f}{row['processor_ratio']:22.2f}{row['target']:8.2f}", flush=True)
 
 
 def _measured(setting: Setting, rows: int, repeats: int, only: str | None) -> dict[str, Any]:
