@@ -49,7 +49,7 @@ from switchyard.components.training.pytorch.predictor import THREADS, PytorchPre
 from switchyard.components.training.schedule import factor
 from switchyard.components.user_code.loading import blamed, folder_of
 
-_PRECISIONS: dict[str, Any] = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_DEVICES = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 # Threshold for multithreaded steps: number of weights times rows of a step.
 _LARGE_STEP = 30_000_000
 _CHECKPOINT = ".ckpt"
@@ -109,7 +109,7 @@ class PytorchTrainer(Trainer):
                 logged = bool(callbacks or request.hooks.build_optimizer)
                 trainer = lightning.Trainer(
                     **placement(request),
-                    precision="32-true" if request.accelerator.kind == "tpu" else _PRECISIONS[request.accelerator.precision],
+                    precision="16-mixed" if request.accelerator.precision == "fp16" else "32-true",
                     max_epochs=hyper.epochs,
                     plugins=[checkpoints] if request.accelerator.kind != "tpu" else None,
                     callbacks=[*callbacks, _Epochs(ledger, report, shard, checkpoints, logged=logged)],
@@ -176,9 +176,9 @@ class _Module(lightning.LightningModule):
         self.model = model
         # Not registered as a submodule: its weights are the model's.
         self.__dict__["_run"] = compiled(model, request) if request.accelerator.compile else model
-        # Lightning does not support mixed precision on XLA, PyTorch does.
-        on_xla = request.accelerator.kind == "tpu" and request.accelerator.precision == "bf16"
-        self._precision = partial(torch.autocast, "xla", dtype=torch.bfloat16) if on_xla else nullcontext
+        # Lightning's own covers losses and metrics too, which slows small steps down, and does not support XLA.
+        device, bf16 = _DEVICES[request.accelerator.kind], request.accelerator.precision == "bf16"
+        self._precision = partial(torch.autocast, device, dtype=torch.bfloat16) if bf16 else nullcontext
         self._hyper, self._own, self._spec = request.hyperparameters, request.hooks, request.spec
         self._losses = row_losses(request.spec.task, request.loss, self._hyper.label_smoothing)
         self._shard, self._train_rows = request.shard, request.train.rows
