@@ -23,6 +23,7 @@ STATE = "SWITCHYARD_STATE"
 RECORD = "SWITCHYARD_RUN_RECORD"
 LAST_STAGES = "SWITCHYARD_LAST_STAGES"
 DATA_ROOT = "SWITCHYARD_DATA_ROOT"
+FILES = "SWITCHYARD_FILES"
 STAGES = "SWITCHYARD_CONTEXTS_OF_STAGES"
 
 # Between a training stage, its launchers and its workers.
@@ -51,6 +52,7 @@ MEANINGS = {
     RECORD: "content of the pipeline's MLflow run, for the task that creates it (JSON, compressed if long)",
     LAST_STAGES: "last stages: the last of them to finish ends the pipeline's MLflow run",
     DATA_ROOT: "where examples are written, bypassing KFP's launcher and its copies",
+    FILES: "where the files are that were uploaded with the pipeline",
     STAGES: "contexts of the stages of a joined task (JSON)",
     TRAIN_JOB: "settings of training on several nodes: `TrainJobSettings` (JSON); not set: this machine runs all nodes",
     NODE: "set on a node of several: the launcher has the addresses of the others",

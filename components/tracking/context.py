@@ -28,6 +28,7 @@ _VARIABLES = {
     "record": variables.RECORD,
     "last_stages": variables.LAST_STAGES,
     "data_root": variables.DATA_ROOT,
+    "files": variables.FILES,
     "stages": variables.STAGES,
 }
 
@@ -49,6 +50,7 @@ class RunContext:
             the parent run: complete in the first tasks that are certain to run; in the others only enough to find the run.
         last_stages: comma-separated stages without successors.
         data_root: folder for examples that bypasses KFP's launcher and its copies.
+        files: folder in MLflow's artifact store of the files that were uploaded with the pipeline, see `uploaded_files`.
         stages: for a task with several stages, JSON of stage -> context, see `together`.
     """
 
@@ -63,6 +65,7 @@ class RunContext:
     record: str = ""
     last_stages: str = ""
     data_root: str = ""
+    files: str = ""
     stages: str = ""
 
     @classmethod

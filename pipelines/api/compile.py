@@ -14,18 +14,20 @@ from rich.console import Console
 from switchyard.components.errors import ArgumentError, DataGateError, UserError
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.ingest.sources import is_local
-from switchyard.components.text.redaction import holds_credentials
+from switchyard.components.text.addresses import is_loopback
+from switchyard.components.text.redaction import TRACKING_URI, holds_credentials, mask
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.training.config import trainer_name
 from switchyard.pipelines.api.output_path import check_output
 from switchyard.pipelines.api.pipeline_argument import load
+from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import code_paths
 from switchyard.pipelines.preflight import check_code, check_code_loads, check_inputs, check_task
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.kubeflow.carried_files import packed
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment
-from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
+from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import LIMIT, SMALL, workflow_size
 from switchyard.pipelines.runners.kubeflow.uploaded_files import FileStore
 from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
 from switchyard.pipelines.terminal.output import progress_console, quiet
@@ -95,6 +97,7 @@ def compile_for_cluster(
 def _compiled(
     config: PipelineConfig, source: Path | None, place: Workspace, log: Path, console: Console, *, upload: bool
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
+    server = _tracking_server(config, submitting=upload)
     with quiet(log):
         display = make_display(console)
         config = _checked(config, place, partial(display.say, "check"))
@@ -105,12 +108,19 @@ def _compiled(
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), source)
-        server = _tracking_server(config)
         uploads = FileStore(server, config.experiment, partial(display.say, "MLflow")) if upload and server else None
         compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True, uploads=uploads)
     every = RunContext(tracking_uri=server, record=record.short_json())
-    compiled = with_environment(compiled, every.variables(), first=RunContext(record=packed(record.to_json())).variables())
-    workflow_size(compiled.spec, compiled.platform).check()
+    complete, readers = RunContext(record=packed(record.to_json())), RunContext(files=uploads.location if uploads else "")
+    compiled = with_environment(compiled, every.variables(), first=complete.variables(), readers=readers.variables())
+    size = workflow_size(compiled.spec, compiled.platform)
+    size.check()
+    if upload and not server and size.total > SMALL:
+        display.say(
+            "submit",
+            f"warning: the Workflow will have about {size.total / 1000:,.0f} kB of at most {LIMIT / 1000:,.0f}, with the "
+            "pipeline's files in it; where tracking.uri names an MLflow server (http://...), they are uploaded there instead",
+        )
     return compiled, config, record
 
 
@@ -134,13 +144,22 @@ def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None
     return config
 
 
-def _tracking_server(config: PipelineConfig) -> str:
+def _tracking_server(config: PipelineConfig, *, submitting: bool) -> str:
     uri = config.tracking.uri
     if not uri or not uri.startswith("http"):
         return ""
+    if submitting and is_loopback(uri) and not _names_server(config.kubeflow.defaults):
+        raise UserError(
+            f"tracking.uri: {mask(uri)} is an address of this machine, and in a pod it would be the pod's own; set "
+            f"kubeflow.defaults.environment.{TRACKING_URI} to MLflow's address as the tasks see it."
+        )
     if urlsplit(uri).username is not None or holds_credentials(uri):
         raise UserError(
             "tracking.uri: contains a password, which would be stored in the cluster's database; remove it and set "
             "kubeflow.defaults.secrets: {MLFLOW_TRACKING_USERNAME: NAME/KEY, MLFLOW_TRACKING_PASSWORD: NAME/KEY}."
         )
     return uri
+
+
+def _names_server(resources: StageResources) -> bool:
+    return TRACKING_URI in resources.environment or TRACKING_URI in resources.secrets

@@ -15,6 +15,7 @@ import click
 import yaml
 
 from switchyard.components.errors import StageError, UserError
+from switchyard.components.text.addresses import is_loopback
 from switchyard.components.tracking import run as tracking
 from switchyard.pipelines.api.output_path import check_output
 from switchyard.pipelines.commands.options import (
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 # Concurrent requests per replica before Knative starts another one.
 _CONCURRENCY = 32
-_LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is refused)
 
 
 @click.command("deploy")
@@ -56,7 +56,9 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is 
     help="kserve: service account with read access to the object store.",
 )
 @click.option(
-    "--cluster-tracking-uri", metavar="URI", help="kserve: MLflow's address inside the cluster, if there is no object store."
+    "--cluster-tracking-uri",
+    metavar="URI",
+    help="kserve: read the model from MLflow at this address inside the cluster.  [default: from the registry's object store]",
 )
 @click.option("--cpu", metavar="QUANTITY", help="kserve: CPUs per replica.  [default: 2]")
 @click.option("--memory", metavar="QUANTITY", help="kserve: memory per replica.  [default: 4Gi]")
@@ -127,12 +129,12 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         )
     name = options["name"] or service_name(source.name)
     kserve = kserve_for(name, options)
-    location = str(client.get_model_version_download_uri(source.name, version))
+    location, given = str(client.get_model_version_download_uri(source.name, version)), options["cluster_tracking_uri"]
     wanted = Deployment(
         model=source.name,
         version=version,
         location=location,
-        tracking_uri=None if in_store(location) else _cluster_uri(source, options["cluster_tracking_uri"]),
+        tracking_uri=_cluster_uri(source, given) if given or not in_store(location) else None,
         name=name,
         namespace=options["namespace"],
         image=options["image"] or f"switchyard:{metadata.version('switchyard')}",
@@ -248,7 +250,7 @@ def _cluster_uri(source: ModelRef, given: str | None) -> str | None:
             "--cluster-tracking-uri: contains a password, which manifests must not hold; remove it and give "
             "MLFLOW_TRACKING_PASSWORD by --secret-env."
         )
-    if parts.hostname in _LOOPBACK:
+    if is_loopback(uri):
         if given:
             raise UserError(
                 f"--cluster-tracking-uri: {given!r} is an address of this machine; give MLflow's address inside the cluster."

@@ -177,7 +177,9 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
         {"name": n, "state": s.state, "seconds": s.seconds, "error": s.message or None, "task": shared.get(n, n)}
         for n, s in states.items()
     ]
-    found = {**_summary(client, run), "error": run.error or None, "tasks": tasks}
+    failed = any(s.state == "FAILED" for s in states.values())
+    error = run.error or (workflow.error if workflow and run.state == "FAILED" and not failed else "")
+    found = {**_summary(client, run), "error": error or None, "tasks": tasks}
     if as_json:
         click.echo(json.dumps(found))
         return

@@ -66,6 +66,8 @@ class AnyCluster:
             found.append(f"kubeflow.image={self._given('image')}")
         if self.mlflow:
             found.append(f"tracking.uri={self.mlflow}")
+        if self.is_stand_in:
+            found.append(f"kubeflow.defaults.environment.MLFLOW_TRACKING_URI={self.mlflow}")
         return [part for s in (*found, *shlex.split(self._given("set")), *more) for part in ("--set", s)]
 
     def command(self, *arguments):

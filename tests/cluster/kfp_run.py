@@ -38,6 +38,9 @@ class Run:
         self.created, self.finished = now(), None
         self.tasks = {}
         self.frozen = None
+        # (time, what v2beta1 shows of the tasks from then on), for a server that lags.
+        self.past = []
+        self.refused = ""
         self.folder = server.folder / self.id
         self.folder.mkdir(parents=True)
         self.terminated = False
@@ -71,7 +74,7 @@ class Run:
             "finished_at": self.finished or UNFINISHED_RUN,
             "service_account": self.body.get("service_account"),
             "error": None,
-            "run_details": {"task_details": self.frozen if self.frozen is not None else self._details()},
+            "run_details": {"task_details": self._shown()},
         }
         if self.body.get("recurring_run_id"):
             found["recurring_run_id"] = self.body["recurring_run_id"]
@@ -90,6 +93,13 @@ class Run:
 
     def node(self, *names):
         return f"{self.workflow}-{zlib.crc32('/'.join(names).encode())}"
+
+    def _shown(self):
+        if self.frozen is not None:
+            return self.frozen
+        if not self.server.lag:
+            return self._details()
+        return next((details for at, details in reversed(self.past) if at <= time.monotonic() - self.server.lag), [])
 
     def _details(self):
         """Never a pod's name: `child_tasks[].pod_name` is the id of Argo's node. Never an error."""
@@ -126,6 +136,8 @@ class Run:
         """As /apis/v1beta1/runs/RUN: with the whole Argo object, compressed where Argo compressed it."""
         nodes = {n["id"]: n for n in self._nodes()}
         status = {"phase": _PHASES.get(self.state, "Running"), "startedAt": self.created}
+        if self.refused:
+            status |= {"phase": "Error", "message": self.refused}
         if self.frozen is not None:
             status["compressedNodes"] = base64.b64encode(gzip.compress(json.dumps(nodes).encode())).decode()
         else:
@@ -219,6 +231,9 @@ class Run:
                 return False
             self.ended(name, {}, succeeded=True)
             self.tasks[name]["cached"] = name in self.server.cached
+            if name == self.server.too_large:
+                self.refused = "etcdserver: request is too large"
+                return False
         return True
 
     # local_backend.Tasks
@@ -230,11 +245,17 @@ class Run:
         if self.parent and task not in self.nested:
             tags = {"mlflow.parentRunId": self.parent}
             self.nested[task] = self.server.client().create_run(self.experiment, run_name=task, tags=tags).info.run_id
+        self._note()
+
+    def _note(self):
+        if self.server.lag:
+            self.past.append((time.monotonic(), copy.deepcopy(self._details())))
 
     def ended(self, task, outputs, *, succeeded):
         self.tasks[task] |= {"state": "SUCCEEDED" if succeeded else self.tasks[task].get("lost", "FAILED"), "end": now()}
         if task in self.nested:
             self.server.client().set_terminated(self.nested[task], "FINISHED" if succeeded else "FAILED")
+        self._note()
         if self.server.compresses and self.frozen is None:
             self.frozen = copy.deepcopy(self._details())
 

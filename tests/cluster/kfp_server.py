@@ -37,6 +37,8 @@ class Server:
         faults: task -> (state, message) of each try that fails, in order; RUNNING or PENDING: until the run is terminated.
         cached: tasks that are found in the cache, where they do nothing.
         seconds: that such a task takes.
+        lag: seconds for which v2beta1 shows older states of tasks, also when the run has succeeded.
+        too_large: the task after which etcd refuses the Workflow.
         compresses: Argo compresses the states of nodes once a task has ended, and v2beta1 shows no later ones.
         version: that the server calls itself.
         busy: so many requests for a retry are refused, as just after the server's restart.
@@ -47,6 +49,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.runs, self.experiments, self.recurring, self.pipelines = {}, {}, {}, {}
         self.faults, self.cached, self.seconds, self.compresses, self.busy = {}, set(), 0.02, False, 0
+        self.lag, self.too_large = 0.0, ""
         self.version = "2.17.0"
         self.kubernetes = None
         if not pretend:

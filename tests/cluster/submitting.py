@@ -15,6 +15,11 @@ from tests.command import REPOSITORY, environment, free_port, kill_with_children
 SHORT = ["--set", "trainer.hyperparameters.epochs=1", "--set", "evaluation.thresholds={}", "--set", "evaluation.improvement=null"]
 
 
+def tracked_by(uri):
+    """Returns the options of a submitted run that MLflow at `uri` tracks: the stand-in's tasks are on this machine too."""
+    return ["--set", f"tracking.uri={uri}", "--set", f"kubeflow.defaults.environment.MLFLOW_TRACKING_URI={uri}"]
+
+
 @contextmanager
 def kfp_server(folder, mlflow="", *more, scheme="http"):
     port = free_port()

@@ -46,6 +46,37 @@ def test_following_works_with_compressed_states_and_a_frozen_v2beta1(kfp):
     assert ("training", "running") in told.statuses, "progress is shown while it runs, not at the end alone"
 
 
+def test_the_last_states_are_right_though_v2beta1_still_shows_tasks_that_run(kfp):
+    server, client = kfp
+    server.lag = 5.0
+    run, states, told = followed(client, submitted(client))
+    assert (run.state, run.shown.get("training")) == ("SUCCEEDED", None)
+    assert states == dict.fromkeys(TASKS.values(), "SUCCEEDED")
+    assert [stage for stage, status in told.statuses if status == "ran"] == list(TASKS.values())
+
+
+def test_a_task_that_v2beta1_shows_as_running_in_a_run_that_has_succeeded_has_ended(kfp, capsys):
+    server, client = kfp
+    server.lag, server.seconds = 0.4, 0.5
+    run, states, _ = followed(client, submitted(client))
+    assert (run.state, run.shown["training"].state) == ("SUCCEEDED", "RUNNING")
+    assert states["training"] == "SUCCEEDED"
+    runs_command.show_run(client.connection, None, run.run_id, as_json=True)
+    assert {t["state"] for t in json.loads(capsys.readouterr().out)["tasks"]} == {"SUCCEEDED"}
+
+
+def test_a_run_whose_workflow_etcd_refuses_says_so_though_kfp_gives_no_reason(kfp, capsys):
+    server, client = kfp
+    server.too_large = "data-gate"
+    run, states, _ = followed(client, submitted(client), heal=2)
+    assert (run.state, server.runs[run.run_id].as_json()["error"]) == ("FAILED", None)
+    assert states == {"ingest": "SUCCEEDED", "data_gate": "SUCCEEDED"}
+    said = "etcdserver: request is too large: the run's Workflow has become larger than Kubernetes stores"
+    assert run.error.startswith(said)
+    runs_command.show_run(client.connection, None, run.run_id, as_json=True)
+    assert json.loads(capsys.readouterr().out)["error"].startswith(said)
+
+
 def test_a_cached_stage_is_shown_as_cached(kfp):
     server, client = kfp
     server.cached = {"ingest"}

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mlflow import MlflowClient
 
-from tests.cluster.submitting import nested, wait_for_end
+from tests.cluster.submitting import nested, tracked_by, wait_for_end
 from tests.command import mlflow_server
 
 
@@ -67,9 +67,7 @@ def test_a_user_error_ends_with_code_2_as_in_a_local_run(submit, tmp_path):
 def test_an_unreachable_mlflow_at_the_end_of_a_run_does_not_fail_it(submit, tmp_path):
     with ThreadPoolExecutor() as pool:
         with mlflow_server(tmp_path) as uri:
-            waiting = pool.submit(
-                submit, "--wait", "--set", f"tracking.uri={uri}", "--set", "trainer.hyperparameters.batch_size=16"
-            )
+            waiting = pool.submit(submit, "--wait", *tracked_by(uri), "--set", "trainer.hyperparameters.batch_size=16")
             client = MlflowClient(tracking_uri=uri)
             while not _trains(client):
                 assert not waiting.done(), waiting.result()

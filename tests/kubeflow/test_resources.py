@@ -13,6 +13,7 @@ from switchyard.components.ingest.sources import fingerprint
 from switchyard.pipelines.config.kubeflow import StageResources, Workspace
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.kubeflow.carried_files import packed, unpacked
+from switchyard.pipelines.runners.kubeflow.compiler import from_config
 from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of
 from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
@@ -266,26 +267,43 @@ def small(tmp_path, *overrides, rows=20):
 def test_embedded_data_is_in_one_task_which_needs_no_driver(tmp_path):
     data, made = small(tmp_path)
     commands = {k: str(e["container"]["command"]) for k, e in made.spec["deploymentSpec"]["executors"].items()}
-    assert [name for name, command in commands.items() if "rows.csv" in command] == ["exec-ingest"]
+    [holder] = [name for name, command in commands.items() if "rows.csv" in command]
+    assert holder.startswith("exec-ingest")
     assert "drive-ingest" not in made.spec["root"]["dag"]["tasks"]
-    assert fingerprint([str(data)]) in commands["exec-ingest"], (
-        "what the driver says of it is in the task, hence in its cache key"
-    )
+    assert fingerprint([str(data)]) in commands[holder], "what the driver says of it is in the task, hence in its cache key"
 
 
-@pytest.mark.parametrize(("overrides", "tries"), [((), 1), (("kubeflow.defaults.retries=2",), 3)])
-def test_ingest_with_embedded_data_is_retried_only_if_configured(tmp_path, overrides, tries):
+@pytest.mark.parametrize(
+    ("overrides", "joined"),
+    [
+        ([], True),
+        (["trainer.framework=pytorch"], True),
+        (["kubeflow.workspace=1Gi"], False),
+        (["kubeflow.stages.training.memory=8Gi"], False),
+        (["kubeflow.stages.transform.image=other:1"], False),
+        (["kubeflow.stages.training.retries=0"], False),
+        (["trainer.accelerator=cpu"], False),
+        (["trainer.framework=[tensorflow, pytorch]"], False),
+        (["tune={space: {learning_rate: {low: 0.001, high: 0.1}}, trials: 4}"], False),
+    ],
+)
+def test_training_shares_the_task_of_transform_where_it_has_nothing_of_its_own(tmp_path, overrides, joined):
     _, made = small(tmp_path, *overrides)
-    counts, _ = retry_policies(made)
-    assert counts.pop(next(name for name in counts if name.startswith("ingest"))) == ((tries - 1, "30s") if tries > 1 else None)
-    assert set(counts.values()) == {(max(tries - 1, 1), "30s")}
+    assert ("transform-then-training" in made.tasks) is joined
+    assert (longest_chain(made.spec) == 4) is joined
+
+
+def test_training_is_a_task_of_its_own_where_transforming_takes_longer_than_a_pod_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(from_config, "_QUICKLY_TRANSFORMED", 100)
+    _, made = small(tmp_path)
+    assert "training" in made.tasks
 
 
 def test_a_serving_sample_beside_the_data_travels_without_it(tmp_path):
     (tmp_path / "sample.csv").write_text("a,diagnosis\n1.5,benign\n")
     _, made = small(tmp_path, f"validation.serving_sample={tmp_path / 'sample.csv'}")
     commands = {k: str(e["container"]["command"]) for k, e in made.spec["deploymentSpec"]["executors"].items()}
-    assert [name for name, command in commands.items() if "rows.csv" in command] == ["exec-ingest"]
+    assert [name[:11] for name, command in commands.items() if "rows.csv" in command] == ["exec-ingest"]
     assert "sample.csv" in str(container_of(made, "data_gate"))
 
 
@@ -302,10 +320,12 @@ def test_the_workflow_of_every_reviewed_pipeline_fits_a_cluster(path):
     found.check()
 
 
-def test_the_example_that_carries_its_data_fits_a_cluster(tmp_path):
-    """Its bytes stand in the Workflow five times."""
+def test_the_example_that_carries_its_data_is_eight_pods_in_series_and_fits_a_cluster(tmp_path):
+    """Its bytes stand in the Workflow six times, with retries. A task has two pods, the driver's and its own."""
     config = load_config(EXAMPLE, overrides=["task=binary"])
     made = compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True)
+    assert 2 * longest_chain(made.spec) == 8
+    assert set(retry_policies(made)[0].values()) == {(1, "30s")}
     found = workflow_size(made.spec, made.platform)
     assert found.nodes + found.arguments < 550_000, f"{found}"
 
@@ -321,7 +341,7 @@ def longest_chain(spec):
 
 @pytest.mark.core
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("breast_cancer*.yaml")), ids=lambda p: p.stem)
-def test_the_example_is_six_tasks_in_series(path):
+def test_the_example_with_data_in_an_object_store_is_six_tasks_in_series(path):
     assert longest_chain(next(yaml.safe_load_all(path.read_text()))) == 6
 
 

@@ -26,12 +26,12 @@ def host(tmp_path_factory, mlflow):
 @pytest.fixture(scope="session")
 def submit(warm, host, mlflow, tmp_path_factory):
     """Returns a function: arguments of `submit` -> its JSON and what it said."""
-    from tests.cluster.submitting import SHORT
+    from tests.cluster.submitting import SHORT, tracked_by
 
     workspace = tmp_path_factory.mktemp("workspace")
 
     def run(*arguments, expect=0):
-        to = ["--host", host, "--workspace", workspace, "--poll", "0.5", "--json", "--set", f"tracking.uri={mlflow}"]
+        to = ["--host", host, "--workspace", workspace, "--poll", "0.5", "--json", *tracked_by(mlflow)]
         done = warm("submit", BREAST_CANCER, *to, *SHORT, *arguments)
         assert done.code == expect, f"exit code {done.code}, expected {expect}\n{done.stdout}\n{done.stderr}"
         return json.loads(done.stdout.splitlines()[-1]), done.stderr

@@ -71,6 +71,22 @@ def test_apply_waits_for_the_service_that_it_applied(more, name, tmp_path, monke
     assert f"{name}: version 1 serves" in done.output
 
 
+@pytest.mark.parametrize(
+    ("more", "read"), [([], "STORAGE_URI"), (["--cluster-tracking-uri", "http://mlflow:5000"], "MLFLOW_TRACKING_URI")]
+)
+def test_a_model_in_an_object_store_is_read_from_there_unless_an_address_of_mlflow_is_given(more, read, tmp_path):
+    uri, client = registry(tmp_path, "small_model", [("pytorch", small_bundle(tmp_path, 1))])
+    client.create_model_version("small_model", "s3://models/2")
+    options = ["--tracking-uri", uri, "--trust", *more]
+    with command_in_this_process() as command:
+        done = command("deploy", "small_model@2", "--target", "kserve", "-o", tmp_path / "manifests", *options)
+    assert done.exit_code == 0, done.output
+    manifest = yaml.safe_load((tmp_path / "manifests" / "inference-service.yaml").read_text())
+    [container] = manifest["spec"]["predictor"]["containers"]
+    assert read in [e["name"] for e in container["env"]]
+    assert ("small_model@2" in container["args"]) is (read == "MLFLOW_TRACKING_URI")
+
+
 def test_deploy_refuses_invalid_arguments(registered, bundles, warm, tmp_path):
     def deploy(model, *options):
         done = warm("deploy", model, "--tracking-uri", registered, "-o", tmp_path / "out", *options)

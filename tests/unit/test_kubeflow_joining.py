@@ -47,8 +47,8 @@ def plan(edges=EXAMPLE, **changes):
     return Plan("example", tasks, {}, [])
 
 
-def groups(made, stages=RUN_ANEW, alone=("training",), room=90_000, sizes=None):
-    return [[m.id for m in members(t)] for t in join(made, stages, alone, room, sizes or {}).tasks]
+def groups(made, stages=RUN_ANEW, alone=("training",), room=90_000, sizes=None, costly=("training",)):
+    return [[m.id for m in members(t)] for t in join(made, stages, alone, room, sizes or {}, costly).tasks]
 
 
 def in_series(found, made):
@@ -75,12 +75,32 @@ def test_the_stages_of_the_example_are_five_tasks():
     assert in_series(found, plan()) == 5
 
 
-def test_joining_runs_no_cached_stage_again():
+def test_the_stages_of_the_example_are_four_tasks_where_training_may_share_one():
+    found = groups(plan(), alone=())
+    assert found == [
+        ["ingest", "statistics", "schema", "validation"],
+        ["baseline", "data_gate"],
+        ["transform", "training"],
+        ["evaluation", "infra_validation", "registry", "report"],
+    ]
+    assert in_series(found, plan()) == 4
+
+
+def test_a_training_is_the_last_of_its_task_and_cached_though_no_cached_stage_takes_its_model():
+    """Else a retry of what comes after it would train again, and so would the next run."""
+    edges = {stage: [p for p in producers if p != "infra_validation"] for stage, producers in EXAMPLE.items()}
+    del edges["infra_validation"]
+    [joint] = [t for t in join(plan(edges), RUN_ANEW, (), 90_000, {}, ["training"]).tasks if "training" in t.id]
+    assert (joint.id, joint.cached) == ("transform,training", True)
+
+
+@pytest.mark.parametrize("alone", [("training",), ()])
+def test_joining_runs_no_cached_stage_again(alone):
     """What takes an output of a stage that runs every time runs every time too; no other does for being joined."""
     made = plan()
     cached = effectively_cached(made, RUN_ANEW)
     assert set(EXAMPLE) - cached == {"baseline", "data_gate", "evaluation", "registry", "report"}
-    after = {m.id for t in join(made, RUN_ANEW, ["training"], 90_000, {}).tasks if t.cached for m in members(t)}
+    after = {m.id for t in join(made, RUN_ANEW, alone, 90_000, {}, ["training"]).tasks if t.cached for m in members(t)}
     # A model's server is started anew where the model is from the cache: a pod for it would take longer.
     assert cached - after == {"infra_validation"}
 

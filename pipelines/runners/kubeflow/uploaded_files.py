@@ -1,7 +1,8 @@
 """Local files in the artifact store of a pipeline's MLflow experiment, which this machine writes to and every task reads.
 
 The cluster stores every byte of a task's command five times, but the name of an uploaded file only. A file is named by its
-content: equal files of an experiment give equal commands, hence cache hits, and a task checks what it reads.
+content: equal files give equal commands, hence cache hits, and a task checks what it reads. Where the files are is in the task's
+environment, which is not part of the cache key: a run of another experiment takes its stages from the cache too.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from switchyard.components.errors import StageError, first_line
+from switchyard.components.process import variables
 from switchyard.components.text.redaction import holds_credentials, mask
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
 
 _FOLDER = "switchyard-files"
-_REFERENCE = re.compile(r"stored:(.+)/([0-9a-f]{64})")
+# Begins the reference of an uploaded file.
+STORED = "stored:"
+_REFERENCE = re.compile(rf"{STORED}([0-9a-f]{{64}})")
 # Seconds between attempts to read a file: a task outlasts a short outage of MLflow.
 _PAUSES = (2, 5, 15, 30)
 _log = logging.getLogger(__name__)
@@ -36,10 +40,14 @@ class FileStore:
         uri: the tracking server.
         experiment: name of the experiment, created if missing.
         say: prints a message: what was uploaded where, or a warning.
+
+    Attributes:
+        location: where the uploaded files are; empty if there are none.
     """
 
     def __init__(self, uri: str, experiment: str, say: Callable[[str], None]) -> None:
         self._uri, self._experiment, self._say = uri, experiment, say
+        self.location = ""
 
     def upload(self, files: Iterable[Path]) -> dict[Path, str]:
         """Uploads files; returns file -> reference for `fetch`; empty, after a warning, if MLflow does not take them."""
@@ -57,6 +65,7 @@ class FileStore:
             return {}
         size = sum(f.stat().st_size for f in files)
         self._say(f"{len(files)} file(s) of the pipeline, {size / 1000:,.0f} kB, uploaded to {location}")
+        self.location = location
         return stored
 
     def _location(self) -> str:
@@ -76,7 +85,7 @@ class FileStore:
             named = Path(folder) / digest
             named.write_bytes(content)
             _repository(location, self._uri).log_artifact(str(named))
-        return f"stored:{location}/{digest}"
+        return f"{STORED}{digest}"
 
 
 def is_stored(text: str) -> bool:
@@ -85,7 +94,7 @@ def is_stored(text: str) -> bool:
 
 
 def fetch(reference: str) -> bytes:
-    """Returns the content of an uploaded file, read from this process's tracking server.
+    """Returns the content of an uploaded file, read from the place and by the tracking server of this process's context.
 
     Raises:
         StageError: the file cannot be read, or its content was changed.
@@ -93,7 +102,12 @@ def fetch(reference: str) -> bytes:
     found = _REFERENCE.fullmatch(reference)
     if not found:
         raise ValueError(f"{reference[:80]!r} is not an uploaded file")
-    location, digest = found[1], found[2]
+    digest, location = found[1], RunContext.current().files
+    if not location:
+        raise StageError(
+            f"{digest}: this file was uploaded with the pipeline, and {variables.FILES}, which says where, is not set; submit "
+            "the pipeline again with switchyard submit"
+        )
     for pause in (*_PAUSES, None):
         try:
             content = _read(location, digest)

@@ -22,6 +22,8 @@ _EXIT = re.compile(r"^(main|wait): Error \(exit code \d+\)(: )?")
 _LOST = re.compile(
     r"pod deleted|evicted|preempt|node was low on resource|node shutdown|node is not ready|taint manager|DeletionByPodGC", re.I
 )
+# etcd, in which Kubernetes stores a Workflow, takes objects of 1.5 MiB.
+_TOO_LARGE = "request is too large"
 _STATES = {"Succeeded": "SUCCEEDED", "Failed": "FAILED", "Error": "FAILED", "Running": "RUNNING", "Pending": "PENDING"}
 
 
@@ -112,6 +114,17 @@ class Workflow:
         self.name = str((manifest.get("metadata") or {}).get("name", ""))
         self.namespace = str((manifest.get("metadata") or {}).get("namespace", ""))
         self.nodes = {key: _node(key, value) for key, value in nodes.items()}
+        self._message = str(status.get("message") or "")
+
+    @property
+    def error(self) -> str:
+        """Argo's message on the whole run, such as why it cannot continue; empty without one. KFP passes it on to no client."""
+        if _TOO_LARGE not in self._message:
+            return _plain(self._message)
+        return (
+            f"{_plain(self._message)}: the run's Workflow has become larger than Kubernetes stores. Put data where the cluster "
+            "reads it (data.path: s3://, gs://; or tracking.uri, with which submit uploads it) and code into the image"
+        )
 
     def stages(self, tasks: Mapping[str, str]) -> dict[str, StageState]:
         """Returns stage -> its state, for the stages that have started.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import re
 import sys
 import tempfile
 import warnings
@@ -26,6 +27,7 @@ from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineRes
 from switchyard.pipelines.runners.kubeflow.compiler.source import to_source
 from switchyard.pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
 from switchyard.pipelines.runners.kubeflow.contract import NODE
+from switchyard.pipelines.runners.kubeflow.uploaded_files import STORED
 from switchyard.pipelines.terminal.output import quiet
 
 _MAIN = "kfp.dsl.executor_main"
@@ -75,6 +77,7 @@ def compile_tfx_pipeline(
     views: bool = True,
     joined: bool = False,
     alone: Collection[str] = (),
+    costly: Collection[str] = (),
 ) -> CompiledForKubeflow:
     """Compiles a TFX pipeline, Switchyard's or any other; starts nothing and needs no cluster.
 
@@ -92,6 +95,7 @@ def compile_tfx_pipeline(
         views: also write outputs for KFP's pages.
         joined: join compatible nodes into one task, see `joining`; otherwise every node is a task.
         alone: nodes that stay separate tasks.
+        costly: with `joined`: nodes that do not run again because of the nodes they share a task with.
 
     Raises:
         UserError: a node cannot be compiled (the message names it and the reason), or `stages` names an unknown node.
@@ -108,7 +112,7 @@ def compile_tfx_pipeline(
             raise UserError(f"kubeflow.stages: unknown stage {name!r}.{did_you_mean(name, nodes)} Stages: {', '.join(nodes)}.")
     waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
     if joined:
-        plan = join(plan, stages or {}, alone, LIMIT, {f: len(c) for f, c in carried.contents.items()})
+        plan = join(plan, stages or {}, alone, LIMIT, {f: len(c) for f, c in carried.contents.items()}, costly)
     source = to_source(
         plan,
         image,
@@ -204,34 +208,54 @@ def shortened(spec: dict[str, Any]) -> dict[str, Any]:
             arguments = executor["container"]["args"]
             # A joint function's name is as long as all its stages' names and repeats the task's name.
             source = command[3].partition(f"\ndef {arguments[-1]}(")[2].rstrip()
-            command[2:] = [_SCRIPT, f"{_IMPORTS}def {_FUNCTION}({source}\n"]
+            command[2:] = [_SCRIPT, f"{_IMPORTS}def {_FUNCTION}({_narrow(source)}\n"]
             arguments[-1] = _FUNCTION
     return spec
 
 
+def _narrow(source: str) -> str:
+    """Returns a function's source with statements indented by one space and continued lines by none."""
+    # String literals contain no raw line breaks.
+    return re.sub(r"\n( +)", lambda indent: "\n " if len(indent[1]) == 4 else "\n", source)
+
+
 def with_environment(
-    compiled: CompiledForKubeflow, environment: Mapping[str, str], first: Mapping[str, str] | None = None
+    compiled: CompiledForKubeflow,
+    environment: Mapping[str, str],
+    first: Mapping[str, str] | None = None,
+    readers: Mapping[str, str] | None = None,
 ) -> CompiledForKubeflow:
-    """Returns the pipeline with additional, run-specific environment variables in every task; existing ones are kept.
+    """Returns the pipeline with a run's environment variables added to every task that runs a node; existing ones are kept.
 
     They are not part of the backend's cache key.
 
     Args:
         compiled: the pipeline.
-        environment: variables of every task.
+        environment: variables of every such task. Drivers and conditions, which track nothing, get none.
         first: variables that override `environment` in the first tasks that are sure to run: uncached tasks without uncached
             tasks before them; if all tasks are cached, those without upstream tasks.
+        readers: variables of the tasks that read uploaded files, in addition to `environment`.
     """
     spec: dict[str, Any] = json.loads(json.dumps(compiled.spec))
     earliest = _earliest(spec, compiled.tasks) if first else set()
+    workers = _executors(spec, compiled.tasks)
     for label, executor in spec["deploymentSpec"]["executors"].items():
         container = executor.get("container")
-        if container:
-            more = {**environment, **(first or {})} if label in earliest else environment
+        reads = container and STORED in str(container.get("command"))
+        if container and (reads or label in workers):
+            more = {**environment, **((first or {}) if label in earliest else {}), **((readers or {}) if reads else {})}
             there = container.get("env", [])
             names = {e["name"] for e in there}
             container["env"] = there + [{"name": k, "value": v} for k, v in more.items() if k not in names]
     return replace(compiled, spec=spec)
+
+
+def _executors(spec: Mapping[str, Any], tasks: Collection[str]) -> set[str]:
+    """Returns the executors of tasks, also of those under a condition."""
+    components = spec["components"]
+    dags = [c["dag"]["tasks"] for c in (spec["root"], *components.values()) if "dag" in c]
+    found = [components[task["componentRef"]["name"]] for dag in dags for name, task in dag.items() if name in tasks]
+    return {component.get("executorLabel", "") for component in found}
 
 
 def _earliest(spec: Mapping[str, Any], workers: Collection[str]) -> set[str]:
@@ -247,4 +271,4 @@ def _earliest(spec: Mapping[str, Any], workers: Collection[str]) -> set[str]:
         return own.union(*map(before, own))
 
     found = {n for n in uncached if not before(n) & uncached} or {n for n in working if not before(n) & working}
-    return {spec["components"][tasks[n]["componentRef"]["name"]].get("executorLabel", "") for n in found}
+    return _executors(spec, found)

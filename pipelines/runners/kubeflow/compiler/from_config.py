@@ -25,6 +25,8 @@ _OF_EVERY_STAGE = StageResources.model_validate({"retries": 1})
 _MOST_DATA = 400_000
 # Uncompressed bytes that are uploaded instead, and the size above which a file (the data: all files together) is.
 _MOST_UPLOADED, _UPLOADED = 50_000_000, 10_000
+# Bytes of data that are transformed in less time than a pod takes to start.
+_QUICKLY_TRANSFORMED = 10_000_000
 
 
 def default_image() -> str:
@@ -70,6 +72,7 @@ def compile_config(
     named = "\n".join(str(v) for c in pipeline.components for v in c.exec_properties.values())
     used = [p for p in sorted(store.glob("*")) if str(p) in named]
     snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in used}
+    _check_code(snapshots)
     data, readers = _data(config, _MOST_UPLOADED if uploads else _MOST_DATA) if carry_data else ({}, {})
     stored = uploads.upload([*_large(snapshots, each=True), *_large(data, each=False)]) if uploads else {}
     if uploads and not stored:
@@ -77,9 +80,9 @@ def compile_config(
     nodes = [c.id for c in pipeline.components]
     stages = _stages(config, nodes, _OF_EVERY_STAGE if carry_data else StageResources())
     driven = _all_carried(config, data)
-    if driven and any(f not in stored for files in data.values() for f in files):
-        # With retries, the cluster stores the embedded data once more.
-        stages = _tried_once(stages, config, "ingest")
+    trainings = training_stages(config)
+    # Training and tuning resume from their last checkpoint; joined stages before them would run again on a retry.
+    alone = [] if driven and _joins_training(config, stages, data) else [*trainings, *map(tuning_stage, trainings)]
     return compile_tfx_pipeline(
         pipeline,
         image=kubeflow.image or default_image(),
@@ -95,8 +98,8 @@ def compile_config(
         stored=stored,
         driven=("ingest",) if driven else (),
         joined=joined,
-        # Training resumes from its last checkpoint; joined stages before it would run again on a retry.
-        alone=[*training_stages(config), *map(tuning_stage, training_stages(config))],
+        alone=alone,
+        costly=trainings,
     )
 
 
@@ -112,6 +115,19 @@ def _check_secrets(config: PipelineConfig) -> None:
                 f"{key}: holds a secret, which would be stored in the cluster's database; remove it and give it to the tasks as "
                 "a variable or file: kubeflow.defaults.secrets, kubeflow.defaults.secret_files, or by their service account"
             )
+
+
+def _joins_training(config: PipelineConfig, stages: Mapping[str, StageResources], data: Mapping[Path, Sequence[Path]]) -> bool:
+    """Returns whether training may share the task of transform, which then runs again with every new setting of the trainer.
+
+    Only where repeating transform costs less than a pod, and no try of the training can resume from an earlier one.
+    """
+    accelerator, (training, *others) = config.trainer.accelerator, training_stages(config)
+    resumes = config.kubeflow.workspace is not None or accelerator.nodes > 1
+    # TensorFlow's devices cannot be configured any more once transform has used it.
+    on_devices = accelerator.kind != "auto" or accelerator.count > 1 or stages[training].accelerator is not None
+    size = sum(f.stat().st_size for files in data.values() for f in files)
+    return not (resumes or on_devices or others or tuning_stage(training) in stages or size > _QUICKLY_TRANSFORMED)
 
 
 def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResources) -> dict[str, StageResources]:
@@ -144,19 +160,22 @@ def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResourc
     return found
 
 
-def _tried_once(stages: Mapping[str, StageResources], config: PipelineConfig, stage: str) -> dict[str, StageResources]:
-    """Returns the resources with retries disabled for a stage, unless configured: retries store its embedded data again."""
-    given = config.kubeflow.stages.get(stage, StageResources()).over(config.kubeflow.defaults)
-    found = dict(stages)
-    if given.retries is None and stage in found:
-        found[stage] = found[stage].model_copy(update={"retries": None})
-    return found
-
-
 def _large(places: Mapping[Path, Sequence[Path]], *, each: bool) -> list[Path]:
     """Returns the files that are worth an upload: each large one, or all if they are large together."""
     sizes = {f: f.stat().st_size for files in places.values() for f in files}
     return [f for f in sizes if (sizes[f] if each else sum(sizes.values())) > _UPLOADED]
+
+
+def _check_code(snapshots: Mapping[Path, Sequence[Path]]) -> None:
+    """Raises UserError if the user's code has more bytes than are uploaded."""
+    sizes = {f: f.stat().st_size for files in snapshots.values() for f in files}
+    if sum(sizes.values()) > _MOST_UPLOADED:
+        largest = ", ".join(f"{f.name} ({sizes[f]:,})" for f in sorted(sizes, key=sizes.__getitem__, reverse=True)[:3])
+        raise UserError(
+            f"files: the user's code and the files that it opens hold {sum(sizes.values()):,} bytes; the limit for a compiled "
+            f"pipeline is {_MOST_UPLOADED:,}. Largest: {largest}. Put them into the image (kubeflow.image), or into an object "
+            "store that the code reads."
+        )
 
 
 def _data(config: PipelineConfig, most: int) -> tuple[dict[Path, list[Path]], dict[Path, tuple[str, ...]]]:

@@ -2,7 +2,7 @@
 
 Only the plan is used. Tasks are joined if they have the same resources (image, memory, devices, retries, secrets). A task stays
 separate if it is listed as such, has a timeout or is not Python. Caching is kept: a cached task is not joined with an uncached
-one, unless all consumers of its outputs are uncached too.
+one if it is listed as costly or a cached task uses its outputs. After a costly task no other is joined.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ _LONGEST_NAME = 100
 _FRAME = 1_500
 
 
-def join(plan: Plan, stages: Mapping[str, StageResources], alone: Collection[str], room: int, sizes: Mapping[str, int]) -> Plan:
+def join(
+    plan: Plan,
+    stages: Mapping[str, StageResources],
+    alone: Collection[str],
+    room: int,
+    sizes: Mapping[str, int],
+    costly: Collection[str] = (),
+) -> Plan:
     """Returns the plan with compatible tasks joined.
 
     Args:
@@ -38,15 +45,18 @@ def join(plan: Plan, stages: Mapping[str, StageResources], alone: Collection[str
         alone: nodes that stay separate tasks: long ones that resume from an earlier attempt.
         room: maximum size of a task's source in bytes.
         sizes: name of an embedded file -> its size in bytes.
+        costly: nodes that do not run again because of the nodes they are joined with: each is the last of its task, so that no
+            later node's retry repeats it, and cached as if it were separate.
     """
     cached = effectively_cached(plan, stages)
-    taken = {producer for task in plan.tasks if task.id in cached for producer in task.producers}
+    kept = {producer for task in plan.tasks if task.id in cached for producer in task.producers} | set(costly)
     groups: list[_Group] = []
     for task in plan.tasks:
-        group = _Group([task], must_cache=task.id in cached and task.id in taken, can_cache=task.id in cached)
+        group = _Group([task], must_cache=task.id in cached and task.id in kept, can_cache=task.id in cached)
         resources = _resources(task, stages)
         if resources is not None and task.id not in alone:
             group.key = (resources, task.conditions)
+            group.complete = task.id in costly
         for other in groups:
             if other.takes(group, room, sizes) and not _circular(plan, [*groups, group], other, group):
                 other.add(group)
@@ -83,19 +93,21 @@ class _Group:
 
     Attributes:
         tasks: the tasks, in order.
-        must_cache: a cached task uses one of their outputs.
+        must_cache: one of them is costly, or a cached task uses one of their outputs.
         can_cache: all of them are cached.
         key: common resources and conditions; None when no other task may join.
+        complete: no task may be added after them.
     """
 
     tasks: list[Task]
     must_cache: bool
     can_cache: bool
     key: object = None
+    complete: bool = False
 
     def takes(self, other: _Group, room: int, sizes: Mapping[str, int]) -> bool:
         """Returns whether another group may be merged into this one; cycles are not checked here."""
-        if self.key is None or self.key != other.key:
+        if self.complete or self.key is None or self.key != other.key:
             return False
         if (self.must_cache and not other.can_cache) or (other.must_cache and not self.can_cache):
             return False
@@ -108,6 +120,7 @@ class _Group:
         self.tasks += other.tasks
         self.must_cache |= other.must_cache
         self.can_cache &= other.can_cache
+        self.complete = other.complete
 
 
 def _resources(task: Task, stages: Mapping[str, StageResources]) -> StageResources | None:

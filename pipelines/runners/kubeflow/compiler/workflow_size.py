@@ -16,6 +16,8 @@ from switchyard.components.errors import UserError
 
 # In bytes: node states, which Argo compresses above 1,048,576, plus arguments, which etcd stores in the same object.
 LIMIT = 900_000
+# In bytes: what the example takes when its data is uploaded; above it, embedded data is worth a message.
+SMALL = 300_000
 # In bytes: an artifact in an executor's input (URI, type, metadata), the launcher's arguments, a node's state besides its inputs.
 _ARTIFACT, _LAUNCHER, _NODE = 560, 1_100, 900
 # Growth of text that is nested twice in a JSON document: quotes and their backslashes are escaped again.
@@ -36,15 +38,20 @@ class WorkflowSize:
     arguments: int
     tasks: Mapping[str, int]
 
+    @property
+    def total(self) -> int:
+        """Bytes of the states and the arguments together."""
+        return self.nodes + self.arguments
+
     def check(self) -> None:
         """Raises UserError, naming the largest tasks, when KFP would lose the progress of a run, or the run."""
-        if self.nodes + self.arguments <= LIMIT:
+        if self.total <= LIMIT:
             return
         sizes = sorted(self.tasks.items(), key=lambda t: -t[1])[:3]
         largest = ", ".join(f"{name} ({size:,})" for name, size in sizes)
         raise UserError(
             "the pipeline is too large for Kubeflow Pipelines: its Workflow would be about "
-            f"{self.nodes + self.arguments:,} bytes (its tasks' states {self.nodes:,}), and above "
+            f"{self.total:,} bytes (its tasks' states {self.nodes:,}), and above "
             f"{LIMIT:,} a cluster may lose the run. Largest: {largest}. Put data where the cluster can read it (data.path: "
             "s3://, gs:// or a claim; with tracking.uri, submit uploads it to MLflow) and large code into the image "
             "(kubeflow.image), or train fewer models in one pipeline."

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from switchyard.components.errors import StageError, UserError, first_line
+from switchyard.components.text.addresses import is_loopback
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import run as tracking
 from switchyard.pipelines import kubectl
@@ -25,7 +26,6 @@ OK, FAILED, UNKNOWN = "ok", "failed", "not checked"
 OLDEST = (2, 17, 0)
 # Namespace of KFP itself; its settings are not in the users' namespaces.
 _KFP = "kubeflow"
-_HERE_ALONE = ("localhost", "127.0.0.1", "::1")
 # Permissions that KFP's launcher and Argo's executor need in a task's pod (infra/kubeflow/runner.yaml).
 _ROLES = (
     ("get", "pods"),
@@ -188,7 +188,7 @@ class _Examination:
                 "no server is configured for the tasks; set tracking.uri or kubeflow.defaults.environment.MLFLOW_TRACKING_URI",
             )
             return
-        if host in _HERE_ALONE:
+        if is_loopback(uri or ""):
             message = f"{host} would be the pod itself; set kubeflow.defaults.environment.MLFLOW_TRACKING_URI"
             yield Finding(name, FAILED, f"{message} to an address that tasks can reach")
             return

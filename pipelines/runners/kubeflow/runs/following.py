@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from switchyard.components.errors import StageError, UserError
 from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient, NoSuchRunError
@@ -108,7 +108,9 @@ class _Follower:
                 workflow = self._workflow()
                 self._show(workflow.stages(self._tasks) if workflow else shown_states(run, self._tasks))
                 if not self._heal(run):
-                    return run, self._shown
+                    failed = any(s.state == "FAILED" for s in self._shown.values())
+                    why = workflow.error if workflow and run.state == "FAILED" and not failed else ""
+                    return replace(run, error=run.error or why), self._shown
             else:
                 self._show(self._states(run))
                 self._check_stuck()
