@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from switchyard.pipelines.runners.kubeflow.cluster.client import Connection
 
 
+class _Seconds(click.FloatRange):
+    """Seconds, or a duration such as `10m`, as in the config."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from switchyard.pipelines.config.kubeflow import is_duration, seconds
+
+        return float(super().convert(seconds(value) if is_duration(value) else value, param, ctx))
+
+
 @click.command("submit", epilog=EXIT_CODES)
 @pipeline_argument
 @click.option("--experiment", metavar="NAME", help="Experiment in KFP and MLflow.  [default: the pipeline's]")
@@ -45,9 +54,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--stuck",
-    type=click.FloatRange(min=1),
-    metavar="SECONDS",
-    help="With --wait: fail if a pod cannot start for this long.  [default: 600]",
+    type=_Seconds(min=1),
+    metavar="DURATION",
+    help="With --wait: fail if a pod cannot start for this long: 90s, 10m, 1h, or seconds.  [default: 10m]",
 )
 @click.option("--poll", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between polls of the run.")
 @connection_options

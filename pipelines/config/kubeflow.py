@@ -45,8 +45,13 @@ def seconds(duration: str) -> int:
     return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
+def is_duration(value: Any) -> bool:
+    """Returns whether a value is a text such as `90s`, `15m` or `2h`."""
+    return isinstance(value, str) and bool(re.fullmatch(_DURATION, value))
+
+
 def _duration(value: Any) -> Any:
-    if not isinstance(value, str) or not re.fullmatch(_DURATION, value):
+    if not is_duration(value):
         raise ValueError(f"must be a duration such as 90s, 15m or 2h, received {value!r}")
     return value
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from switchyard.pipelines.config.kubeflow import StageResources
+from switchyard.pipelines.kserve.manifests import in_store
 from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline
 from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
 from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
@@ -244,7 +245,8 @@ def test_kserve_serves_the_model(cluster, ran, request):
     cluster.needs_kubectl(ran("tensorflow")["run_id"])
     if not cluster.has("crd", "inferenceservices.serving.kserve.io"):
         pytest.skip("the cluster lacks KServe (the CRD inferenceservices.serving.kserve.io)")
-    cluster.store()
+    store = cluster.store()
+    version = store.get_model_version_by_alias(cluster.name, "champion").version
     service = cluster.name.replace("_", "-")
     cluster.made.append(("inferenceservice", service))
     options = ["--name", service, "--namespace", cluster.namespace, "--tracking-uri", cluster.mlflow]
@@ -252,7 +254,8 @@ def test_kserve_serves_the_model(cluster, ran, request):
     given = request.config.getoption("--cluster-deploy").split()
     # The tasks reach MLflow at this address too; the stand-in's are on this machine, and an InferenceService is not.
     inside = "http://mlflow.kubeflow:5000" if cluster.is_stand_in else cluster.mlflow
-    given += [] if "--cluster-tracking-uri" in given else ["--cluster-tracking-uri", inside]
+    if "--cluster-tracking-uri" not in given and not in_store(store.get_model_version_download_uri(cluster.name, version)):
+        given += ["--cluster-tracking-uri", inside]
     options += [*(["--image", image] if image else []), *given]
     done = cluster.command_with_kubectl(
         "deploy", f"{cluster.name}@champion", "--target", "kserve", "-o", cluster.folder / "kserve", "--apply", *options
