@@ -178,8 +178,8 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
         for n, s in states.items()
     ]
     failed = any(s.state == "FAILED" for s in states.values())
-    error = run.error or (workflow.error if workflow and run.state == "FAILED" and not failed else "")
-    found = {**_summary(client, run), "error": error or None, "tasks": tasks}
+    reason = run.error or (workflow.error if workflow and run.state == "FAILED" and not failed else "")
+    found = {**_summary(client, run), "error": reason or None, "tasks": tasks}
     if as_json:
         click.echo(json.dumps(found))
         return
