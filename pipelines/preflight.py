@@ -119,6 +119,7 @@ def _check_hooks(config: PipelineConfig) -> None:
             check_hooks(
                 split_reference(model, "")[0],
                 loss=config.trainer.loss_for(framework),
+                callbacks=config.trainer.callbacks_for(framework),
                 given=given.model_dump(),
                 defaults=type(given)().model_dump(),
                 searched=searched,
@@ -164,7 +165,7 @@ def check_code_loads(config: PipelineConfig, store: Path) -> None:
     """Imports the user's code. Raises UserError for a file that cannot be imported or lacks its function."""
     code = (preprocessing_code(config, store), tokenizer_code(config, store))
     settings = [trainer_settings(config, store, f) for f in config.trainer.frameworks]
-    for found in (*code, *(s.code for s in settings), *(s.loss_code for s in settings)):
+    for found in (*code, *(c for s in settings for c in (s.code, s.loss_code, s.callbacks_code))):
         if found:
             found.load()
     _load_metrics(config, store)

@@ -183,6 +183,8 @@ class TrainerConfig(Section):
             (regression, multioutput), `pinball` (quantile), `listwise` or `pairwise` (ranking), or `losses.py:my_loss`, a
             function of labels and outputs that returns the loss of each row; or one of these per framework. Default:
             `cross_entropy`, `mse`, `pinball`, `listwise`.
+        callbacks: `callbacks.py` with `build_callbacks(spec)`, which returns a list of Keras or Lightning callbacks, or
+            `callbacks.py:function`, or one of these per framework; in place of `build_callbacks` in the model file.
         loss_parameters: `gamma` of `focal` (2), `delta` of `huber` (1), `quantile` of `quantile` (0.5); a function of your own
             receives them by name.
         quantiles: quantiles of the label that a model of `task: quantile` outputs, between 0 and 1, ascending. Default: 0.1, 0.5,
@@ -199,6 +201,7 @@ class TrainerConfig(Section):
     model_parameters: dict[str, Any] = Field(default_factory=dict)
     loss: str | dict[str, str] | None = None
     loss_parameters: dict[str, Any] = Field(default_factory=dict)
+    callbacks: str | dict[str, str] | None = None
     quantiles: tuple[Quantile, ...] | None = None
     hyperparameters: HyperparametersConfig = HyperparametersConfig()
     trees: TreesConfig = TreesConfig()
@@ -235,6 +238,10 @@ class TrainerConfig(Section):
         """Returns the loss configured for a framework, a name or a reference to a function, or None."""
         return _for_framework(self.loss, framework)
 
+    def callbacks_for(self, framework: str) -> str | None:
+        """Returns the callbacks' file configured for a framework, or None."""
+        return _for_framework(self.callbacks, framework)
+
     @model_validator(mode="after")
     def _check(self) -> TrainerConfig:
         own = r"([A-Za-z_][\w.]*|.*\.py):[A-Za-z_]\w*"
@@ -253,18 +260,14 @@ class TrainerConfig(Section):
                     f"model: has no entry for the framework {framework!r}, received {sorted(self.model)}; "
                     "add one, or remove model for the default model"
                 )
-        for name, given in {"model": self.model, "loss": self.loss}.items():
+        for name, given in {"model": self.model, "loss": self.loss, "callbacks": self.callbacks}.items():
             for key in given if isinstance(given, dict) else ():
                 known = (*FRAMEWORKS, *(trainer_name(f) for f in self.frameworks))
                 if trainer_name(key) not in known and not re.fullmatch(own, key):
                     raise ValueError(
                         f"{name}: {key!r} is not a framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}"
                     )
-        if isinstance(self.model, str) and len(self.frameworks) > 1:
-            raise ValueError(
-                f"model: several frameworks need one file each, received {self.model!r}; "
-                f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
-            )
+        self._check_files()
         self._check_loss()
         if self.quantiles is not None and (not self.quantiles or list(self.quantiles) != sorted(set(self.quantiles))):
             raise ValueError(f"quantiles: must be ascending and at least one, received {list(self.quantiles)}")
@@ -278,6 +281,17 @@ class TrainerConfig(Section):
         if len(set(short)) != len(short):
             raise ValueError(f"framework: lists a trainer twice, received {', '.join(short)}")
         return self
+
+    def _check_files(self) -> None:
+        for name, one in {"model": self.model, "callbacks": self.callbacks}.items():
+            if isinstance(one, str) and len(self.frameworks) > 1:
+                raise ValueError(
+                    f"{name}: several frameworks need one file each, received {one!r}; "
+                    f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
+                )
+        for framework in self.frameworks:
+            if (file := self.callbacks_for(framework)) and not is_code(file):
+                raise ValueError(f"callbacks: {file!r} is not a Python file; use a file such as callbacks.py")
 
     def _check_loss(self) -> None:
         known = list(dict.fromkeys(name for names in LOSSES.values() for name in names))
@@ -315,6 +329,7 @@ class TrainerSettings(Section):
         loss: name of the loss; None selects the task's own.
         loss_code: snapshot of the user's loss.
         loss_parameters: see `TrainerConfig`.
+        callbacks_code: snapshot of the user's callbacks.
         hyperparameters: see `TrainerConfig`.
         trees: see `TrainerConfig`; None for a framework of networks.
         accelerator: devices, precision, determinism.
@@ -329,6 +344,7 @@ class TrainerSettings(Section):
     loss: str | None
     loss_code: UserCode | None
     loss_parameters: dict[str, Any]
+    callbacks_code: UserCode | None = None
     hyperparameters: HyperparametersConfig
     trees: TreesConfig | None = None
     accelerator: AcceleratorProfile

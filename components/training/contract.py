@@ -134,7 +134,8 @@ class Trainer(abc.ABC):
         boosts_trees: whether the request's hyperparameters come from the config's `trainer.trees`.
         supports: which of `precision`, `compile`, `deterministic`, `model`, `loss`, `class_weights`, `early_stopping`,
             `schedule`, `warmup_steps`, `weight_decay`, `clip_norm`, `label_smoothing`, `accumulate_steps`, `build_loss`,
-            `build_optimizer` and `build_callbacks` this trainer implements; a config that sets another is an error.
+            `build_optimizer` and `build_callbacks` (also of `trainer.callbacks`) this trainer implements; a config that sets
+            another is an error.
     """
 
     name: ClassVar[str]
@@ -192,6 +193,8 @@ class Trainer(abc.ABC):
         code = settings.get("code")
         self._refuse_unsupported("trainer.model", {hook: hook for hook in hooks_in(code["path"] if code else None)})
         self._refuse_unsupported("trainer", {"loss": settings.get("loss"), "model": code and os.path.basename(code["path"])})
+        if callbacks := settings.get("callbacks_code"):
+            self._refuse_unsupported("trainer.callbacks", {"build_callbacks": os.path.basename(callbacks["path"])})
         stopping = "trees" if self.boosts_trees else "hyperparameters"
         keys = {"hyperparameters": ["class_weights"], "trees": []}
         keys[stopping] += ["early_stopping", *([] if self.boosts_trees else OPTIONAL_HYPERPARAMETERS)]

@@ -100,13 +100,20 @@ def replaced(hooks: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_hooks(
-    path: str | Path, *, loss: str | None, given: Mapping[str, Any], defaults: Mapping[str, Any], searched: Mapping[str, Any]
+    path: str | Path,
+    *,
+    loss: str | None,
+    callbacks: str | None = None,
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    searched: Mapping[str, Any],
 ) -> None:
     """Refuses settings that a hook of the user's model file would replace.
 
     Args:
         path: the model file.
         loss: the config's `trainer.loss`.
+        callbacks: the config's `trainer.callbacks`.
         given: the config's hyperparameters.
         defaults: their defaults, which are no setting.
         searched: the search space of `tune`.
@@ -118,6 +125,8 @@ def check_hooks(
     hooks = hooks_in(path)
     if loss is not None and "build_loss" in hooks:
         raise UserError(f"trainer.loss: {file} has build_loss, which sets the loss; remove one of them")
+    if callbacks is not None and "build_callbacks" in hooks:
+        raise UserError(f"trainer.callbacks: {file} has build_callbacks, too; remove one of them")
     for hook in hooks:
         for name in HOOKS[hook]:
             key = "tune.space" if name in searched else "trainer.hyperparameters"

@@ -56,9 +56,11 @@ class TrainingJob(Section):
 
     @property
     def hooks(self) -> dict[str, str]:
-        """The functions of the user's model file beside `build_model`: name -> `file.py:name`."""
-        code = self.settings.code
-        return {hook: f"{Path(code.path).name}:{hook}" for hook in hooks_in(code.path)} if code else {}
+        """The user's functions beside `build_model`: name -> `file.py:function`."""
+        code, callbacks = self.settings.code, self.settings.callbacks_code
+        found = {hook: f"{Path(code.path).name}:{hook}" for hook in hooks_in(code.path)} if code else {}
+        of_key = {"build_callbacks": f"{Path(callbacks.path).name}:{callbacks.function}"} if callbacks else {}
+        return found | of_key
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -109,7 +111,7 @@ def check_trainer(settings: TrainerSettings) -> str:
     trainer = trainer_class(settings.framework)
     trainer().resolve(settings.accelerator)
     trainer().check_settings(settings.model_dump(mode="json", exclude_defaults=True))
-    for code in (settings.code, settings.loss_code):
+    for code in (settings.code, settings.loss_code, settings.callbacks_code):
         if code:
             code.load()
     return trainer.name

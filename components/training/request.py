@@ -47,7 +47,7 @@ def train_request(
         parameters=settings.model_parameters,
         targets=tuple(summary.targets),
     )
-    hooks = _hooks(settings)
+    hooks = hooks_of(settings)
     examples = query_examples if TASKS[summary.task].groups else transformed_examples
     return TrainRequest(
         spec=spec,
@@ -64,9 +64,11 @@ def train_request(
     )
 
 
-def _hooks(settings: TrainerSettings) -> dict[str, Callable[..., Any]]:
-    code = settings.code
-    return {hook: load_function(code.path, hook) for hook in hooks_in(code.path)} if code else {}
+def hooks_of(settings: TrainerSettings) -> dict[str, Callable[..., Any]]:
+    """Returns the user's functions beside `build_model`: name -> function."""
+    code, callbacks = settings.code, settings.callbacks_code
+    found = {hook: load_function(code.path, hook) for hook in hooks_in(code.path)} if code else {}
+    return {**found, **({"build_callbacks": callbacks.load()} if callbacks else {})}
 
 
 def loss(settings: TrainerSettings, spec: ModelSpec) -> Loss:
@@ -76,7 +78,7 @@ def loss(settings: TrainerSettings, spec: ModelSpec) -> Loss:
         UserError: the task has no such loss, the loss no label smoothing, or the user's file cannot be imported.
     """
     name, parameters, code = settings.loss, settings.loss_parameters, settings.loss_code
-    if build := _hooks(settings).get("build_loss"):
+    if build := hooks_of(settings).get("build_loss"):
         with blamed("trainer.model: build_loss failed: ", folder_of(build)):
             made = build(spec)
         if not callable(made):

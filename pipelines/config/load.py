@@ -145,7 +145,7 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
     )
     model = config.trainer.model
 
-    def fix_loss(given: str | dict[str, str] | None) -> str | dict[str, str] | None:
+    def fix_codes(given: str | dict[str, str] | None) -> str | dict[str, str] | None:
         if isinstance(given, dict):
             return {k: fix_code(v) if is_code(v) else v for k, v in given.items()}
         return fix_code(given) if given and is_code(given) else given
@@ -155,7 +155,8 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
         update={
             "framework": frameworks[0] if isinstance(config.trainer.framework, str) else frameworks,
             "model": {k: fix_code(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_code(model),
-            "loss": fix_loss(config.trainer.loss),
+            "loss": fix_codes(config.trainer.loss),
+            "callbacks": fix_codes(config.trainer.callbacks),
         }
     )
     jars = {k: fix(str(v)) for k, v in config.beam.options.items() if k.endswith("_job_server_jar")}

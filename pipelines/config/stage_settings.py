@@ -59,12 +59,13 @@ def tokenizer_code(config: PipelineConfig, store: Path) -> UserCode | None:
 
 
 def code_paths(config: PipelineConfig) -> list[Path]:
-    """Returns the user's files with preprocessing, tokenizer, models, losses and metrics."""
+    """Returns the user's files with preprocessing, tokenizer, models, losses, callbacks and metrics."""
     frameworks = config.trainer.frameworks
     models = [config.trainer.model_for(f) for f in frameworks]
     losses = [loss for f in frameworks if (loss := config.trainer.loss_for(f)) and is_code(loss)]
+    callbacks = [config.trainer.callbacks_for(f) for f in frameworks]
     tokenizer = config.tokenizer.code if config.tokenizer else None
-    code = (config.preprocessing, tokenizer, *models, *losses, config.evaluation.metrics)
+    code = (config.preprocessing, tokenizer, *models, *losses, *callbacks, config.evaluation.metrics)
     return [split_reference(c, "")[0] for c in code if c]
 
 
@@ -99,6 +100,7 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
     code = snapshot(model, "build_model", store, key="trainer.model", files=files) if model else None
     loss = trainer.loss_for(framework)
     loss_code = snapshot(loss, "loss", store, key="trainer.loss", files=files) if loss and is_code(loss) else None
+    callbacks = trainer.callbacks_for(framework)
     return TrainerSettings(
         version=VERSION,
         # Prevents cache hits on bundles of another format.
@@ -110,6 +112,7 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         loss=f"{Path(loss_code.path).name}:{loss_code.function}" if loss_code else loss,
         loss_code=loss_code,
         loss_parameters=trainer.loss_parameters if loss else {},
+        callbacks_code=snapshot(callbacks, "build_callbacks", store, key="trainer.callbacks", files=files) if callbacks else None,
         # What a framework does not read is left out, so that a change of it does not train again.
         hyperparameters=_read_by(framework, trainer.hyperparameters),
         trees=None if framework in NETWORKS else trainer.trees,

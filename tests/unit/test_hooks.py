@@ -5,7 +5,7 @@ import pytest
 from switchyard.components.errors import UserError
 from switchyard.components.training.hooks import hooks_in, replaced
 from switchyard.components.training.model_spec import ModelSpec
-from switchyard.components.training.request import loss
+from switchyard.components.training.request import hooks_of, loss
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.stage_settings import trainer_settings
 from switchyard.pipelines.preflight import check_inputs
@@ -67,6 +67,30 @@ def test_a_setting_that_a_hook_replaces_is_refused_before_a_run_starts(trainer, 
     case = Case("hook", message, files={"m.py": MODEL, "helper.py": HELPER}, config=given)
     with pytest.raises(UserError, match=message):
         check_inputs(load_config(case.write(tmp_path)), tmp_path / "code")
+
+
+def test_callbacks_in_the_model_file_and_in_a_file_of_their_own_are_refused_together(tmp_path):
+    given = config(trainer={"model": "m.py", "callbacks": "c.py"})
+    files = {"m.py": MODEL, "helper.py": HELPER, "c.py": "def build_callbacks(spec): ...\n"}
+    case = Case("callbacks", "", files=files, config=given)
+    with pytest.raises(UserError, match=r"trainer\.callbacks: m\.py has build_callbacks, too; remove one of them"):
+        check_inputs(load_config(case.write(tmp_path)), tmp_path / "code")
+
+
+def test_callbacks_of_a_file_of_their_own_travel_and_are_the_hook(tmp_path):
+    (tmp_path / "c.py").write_text("from helper import *\ndef mine(spec):\n    return VALUES\n")
+    (tmp_path / "helper.py").write_text("VALUES = [1, 2]\n")
+    loaded = load_config(None, document=config(trainer={"callbacks": {"pytorch": "c.py:mine"}}), base=tmp_path)
+    assert trainer_settings(loaded, tmp_path / "code", "tensorflow").callbacks_code is None
+    taken = trainer_settings(loaded, tmp_path / "code", "pytorch")
+    (tmp_path / "c.py").unlink()
+    assert hooks_of(taken)["build_callbacks"](None) == [1, 2]
+
+
+def test_callbacks_are_refused_by_a_trainer_without_them(tmp_path):
+    (tmp_path / "c.py").write_text("def build_callbacks(spec): ...\n")
+    message = refused_by(SklearnTrainer, tmp_path, callbacks="c.py")
+    assert message.startswith("trainer.callbacks.build_callbacks: the trainer 'sklearn' does not support it, received 'c.py'")
 
 
 def settings(tmp_path, model=MODEL):

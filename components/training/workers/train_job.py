@@ -144,9 +144,10 @@ def _share(job: TrainingJob, folder: Path) -> TrainingJob:
     if is_file(framework):
         path = file_of(framework)
         framework = f"{Path(copied(str(path.parent), 'trainer')) / path.name}:{framework.rpartition(':')[2]}"
-    code, loss = copied_code(settings.code, "code"), copied_code(settings.loss_code, "loss")
+    codes = {"code": "code", "loss_code": "loss", "callbacks_code": "callbacks"}
+    copies = {field: copied_code(getattr(settings, field), name) for field, name in codes.items()}
     return TrainingJob(
-        settings=settings.model_copy(update={"code": code, "loss_code": loss, "framework": framework}),
+        settings=settings.model_copy(update={**copies, "framework": framework}),
         examples=str(folder),
         transformed_examples=copied(job.transformed_examples, "transformed_examples"),
         state=str(folder / "state"),
