@@ -10,7 +10,7 @@ import abc
 import os
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -90,6 +90,8 @@ class TrainResult:
         parameters: number of trainable weights.
         device: description of the device.
         workers: number of devices that shared the training.
+        used: the loss, the optimizer and the like of a model with a training of its own, in place of the hyperparameters, for the
+            run's parameters.
     """
 
     epochs: int
@@ -101,6 +103,7 @@ class TrainResult:
     parameters: int
     device: str
     workers: int = 1
+    used: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

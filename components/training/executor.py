@@ -26,7 +26,7 @@ from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import keep_digest
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.contract import TrainResult
-from switchyard.components.training.hooks import replaced
+from switchyard.components.training.hooks import OF_OWN_TRAINING, may_train_itself, replaced
 from switchyard.components.training.inputs import local_columns, local_summary, local_tokenizer
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger, diverged
@@ -129,12 +129,16 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
     hyper, accelerator = job.hyperparameters, job.accelerator
     run = tracking.current_run()
     dropped = replaced(tuple(job.hooks))
-    used = {k: v for k, v in hyper.used().items() if k not in dropped}
+    code = job.settings.code
+    # Known after the training, where the model may have one of its own.
+    later = OF_OWN_TRAINING if may_train_itself(code.path if code else None) else ()
+    configured = {**hyper.used(), "loss": job.loss.name, **{f"loss.{name}": value for name, value in job.loss.parameters.items()}}
+    configured = {k: v for k, v in configured.items() if k not in dropped}
+    used = {k: v for k, v in configured.items() if k.partition(".")[0] not in later}
     names = {hook.removeprefix("build_"): function for hook, function in job.hooks.items()}
     run.params({"framework": trainer, **used, **names})
     if dropped:
         say(f"{', '.join(names.values())}: in place of {', '.join(dropped)}")
-    run.params({"loss": job.loss.name, **{f"loss.{name}": value for name, value in job.loss.parameters.items()}})
     devices = {"accelerator": accelerator.kind, "workers": accelerator.workers}
     run.params({**devices, "precision": accelerator.precision, "deterministic": accelerator.deterministic})
 
@@ -143,7 +147,10 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
         warn(f"an earlier run was interrupted: training resumes after epoch {done}")
     result = train(job, _Reporter(run, hyper.epochs, done))
     run.tags({"device": result.device, "resumed_from_epoch": str(result.resumed_from_epoch)})
-    run.params({"trainable_weights": result.parameters})
+    waiting = {k: v for k, v in configured.items() if k not in used}
+    run.params({"trainable_weights": result.parameters, **(result.used or waiting)})
+    if result.used:
+        say(f"the model has a training of its own: {', '.join(f'{name} {value}' for name, value in result.used.items())}")
     run.metrics({"best_epoch": float(result.best_epoch), "best_val_loss": result.metrics["val_loss"]}, step=result.epochs)
     return result
 

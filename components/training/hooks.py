@@ -94,6 +94,20 @@ def _top_level(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
             yield from _top_level(ast.iter_child_nodes(node))
 
 
+# Settings in whose place the training of a compiled Keras model or of a LightningModule is.
+OF_OWN_TRAINING = ("loss", *HOOKS["build_optimizer"], *HOOKS["build_loss"])
+
+
+def may_train_itself(path: str | Path | None) -> bool:
+    """Returns whether a file mentions `.compile` or LightningModule: its model may have a training of its own."""
+    names = {
+        node.attr if isinstance(node, ast.Attribute) else node.id
+        for node in ast.walk(ast.parse(Path(path).read_bytes()) if path else ast.Module([], []))
+        if isinstance(node, ast.Attribute | ast.Name)
+    }
+    return bool(names & {"compile", "LightningModule"})
+
+
 def replaced(hooks: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the hyperparameters that do not apply with these hooks."""
     return tuple(name for hook in hooks for name in HOOKS[hook])

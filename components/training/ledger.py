@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from switchyard.components.errors import TrainingError
+from switchyard.components.errors import TrainingError, UserError
 from switchyard.components.metrics import direction
 from switchyard.components.training.contract import TrainResult
 from switchyard.components.training.hyperparameters import Hyperparameters
@@ -62,8 +62,14 @@ class TrainingLedger:
 
         Raises:
             TrainingError: `loss` or `val_loss` is not finite.
+            UserError: a model with a training of its own does not measure the monitored metric.
         """
         values = {name: float(value) for name, value in metrics.items()}
+        if self.hyperparameters.monitor not in values:
+            raise UserError(
+                f"trainer.hyperparameters.early_stopping.metric: {self.hyperparameters.monitor!r} is not measured by the model, "
+                f"whose metrics are {', '.join(sorted(values))}; add it to them, or use another one"
+            )
         for name in ("loss", "val_loss"):
             check_finite(name, values[name], self.epochs + 1)
         self.history.append(values)

@@ -15,6 +15,7 @@ from switchyard.components.tasks import TASKS
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import Batch, ExampleSource
 from switchyard.components.training.model_spec import ModelSpec
+from switchyard.components.training.names import LOSSES
 from switchyard.components.user_code.loading import blamed, folder_of
 
 # Final operation -> range of its values.
@@ -43,21 +44,56 @@ _ROWS = 256
 _SCALES = (1e3, -1e3)
 
 
-def refuse_own_training(what: Sequence[str]) -> None:
-    """Rejects a model with a training procedure of its own, which the trainer would ignore.
+# Hyperparameters in whose place a model's own training is -> their defaults.
+_REPLACED: dict[str, Any] = {
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "clip_norm": None,
+    "label_smoothing": 0.0,
+    "accumulate_steps": 1,
+    "class_weights": None,
+}
+
+
+def refuse_own_training(what: Sequence[str], why: str) -> None:
+    """Raises UserError for parts of a training of a model's own that the trainer would ignore.
 
     Args:
-        what: names of its training hooks; empty if there are none.
-
-    Raises:
-        UserError: `what` is not empty.
+        what: names of the parts; empty if there are none.
+        why: what to do to have them followed.
     """
     if what:
         raise UserError(
-            f"trainer.model: build_model returned a model with its own {', '.join(what)}, which the trainer would ignore. "
-            "Remove it: the optimizer comes from trainer.hyperparameters, the loss from task. To keep it, write your own "
-            "Trainer (trainer.framework: 'my_trainer.py:MyTrainer')."
+            f"trainer.model: build_model returned a model with its own {', '.join(what)}, which the trainer would ignore. {why}"
         )
+
+
+def refuse_replaced(request: TrainRequest, what: str) -> None:
+    """Raises UserError for a setting in whose place a model's own training is.
+
+    Args:
+        request: the training's request.
+        what: the model, such as `a compiled model`.
+    """
+    hyper, accelerator, spec = request.hyperparameters, request.accelerator, request.spec
+    values = {name: getattr(hyper, name) for name in _REPLACED}
+    given = {f"hyperparameters.{name}": value for name, value in values.items() if value != _REPLACED[name]}
+    loss = request.loss
+    if loss.function or loss.name != LOSSES[spec.task][0]:
+        given = {"loss": loss.name, **given}
+    given |= {f"accelerator.{name}": True for name in ("compile", "shard_model") if getattr(accelerator, name)}
+    given |= {"accelerator": f"{accelerator.workers} workers"} if accelerator.workers > 1 else {}
+    given |= {"accelerator.kind": "tpu"} if accelerator.kind == "tpu" else {}
+    for key, value in given.items():
+        raise UserError(
+            f"trainer.{key}: received {value!r}, and build_model returned {what}, whose own training does not follow it; remove "
+            f"one of them"
+        )
+    if request.hooks.build_optimizer:
+        raise UserError(f"trainer.model: build_optimizer is not used, as build_model returned {what}; remove one of them")
 
 
 @contextmanager

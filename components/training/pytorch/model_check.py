@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from switchyard.components.errors import UserError
 from switchyard.components.training.contract import TrainRequest
-from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
+from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training, refuse_replaced
 from switchyard.components.training.pytorch.losses import row_losses
 
 # Operations that do not change the range of values, by their names in autograd's graph.
@@ -42,13 +43,34 @@ _OPERATIONS = {
 _STEPS = ("training_step", "validation_step", "configure_optimizers", "configure_callbacks")
 
 
-def check_training(model: nn.Module) -> None:
-    """Raises UserError for a module with a training procedure of its own."""
-    refuse_own_training(_own_training(model))
+def trains_itself(model: nn.Module) -> bool:
+    """Returns whether the model is a LightningModule with a training step of its own."""
+    return isinstance(model, lightning.LightningModule) and "training_step" in _own_training(model)
+
+
+def check_training(model: nn.Module, request: TrainRequest) -> None:
+    """Raises UserError for a part of a training of the module's own that is not followed, or for settings that it replaces."""
+    own = _own_training(model)
+    if trains_itself(model):
+        refuse_replaced(request, "a LightningModule with a training step")
+        missing = [name for name in ("configure_optimizers", "validation_step") if name not in own]
+        if missing:
+            raise UserError(
+                f"trainer.model: the LightningModule has a training_step and no {missing[0]}; define it"
+                + ("" if missing[0] == "configure_optimizers" else ", and log val_loss in it")
+            )
+        return
+    refuse_own_training(
+        own,
+        "Remove it: the optimizer comes from trainer.hyperparameters, the loss from task. Or write a LightningModule with "
+        "training_step, validation_step and configure_optimizers, which is trained as it is.",
+    )
 
 
 def check_loss(model: nn.Module, request: TrainRequest) -> None:
     """Raises UserError for a loss of the user's own that fails on rows of the data, or returns no loss per row."""
+    if trains_itself(model):
+        return
     features, labels = first_rows(request.train)
     row_losses(request.spec.task, request.loss)(torch.from_numpy(labels), model(_tensors(features)).float())
 

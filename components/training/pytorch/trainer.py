@@ -42,7 +42,7 @@ from switchyard.components.training.pytorch.default_model import default_model
 from switchyard.components.training.pytorch.hints import without_hints
 from switchyard.components.training.pytorch.losses import row_losses
 from switchyard.components.training.pytorch.metrics import Metrics, activated
-from switchyard.components.training.pytorch.model_check import check_logits, check_loss, check_training
+from switchyard.components.training.pytorch.model_check import check_logits, check_loss, check_training, trains_itself
 from switchyard.components.training.pytorch.numerics import numerics
 from switchyard.components.training.pytorch.placement import placement, spread, tpus, xla_on_cpu
 from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor
@@ -100,7 +100,9 @@ class PytorchTrainer(Trainer):
             self._try_out(model, request)
         torch.manual_seed(hyper.seed + shard.index)  # dropout must differ between workers
         torch.set_num_threads(threads(model, hyper.batch_size // shard.count))
-        module = _Module(model, request)
+        whole = trains_itself(model)
+        module = cast(lightning.LightningModule, model) if whole else _Module(model, request)
+        used: dict[str, Any] = {"loss": f"{type(model).__name__}.training_step"} if whole else {}
         callbacks = request.hooks.callbacks(request.spec, Callback)
         if not ledger.finished:
             with Beside() as writer:
@@ -112,7 +114,7 @@ class PytorchTrainer(Trainer):
                     precision="16-mixed" if request.accelerator.precision == "fp16" else "32-true",
                     max_epochs=hyper.epochs,
                     plugins=[checkpoints] if request.accelerator.kind != "tpu" else None,
-                    callbacks=[*callbacks, _Epochs(ledger, report, shard, checkpoints, logged=logged)],
+                    callbacks=[*callbacks, (_OwnEpochs if whole else _Epochs)(ledger, report, shard, checkpoints, logged=logged)],
                     logger=False,
                     enable_progress_bar=False,
                     gradient_clip_val=hyper.clip_norm,
@@ -130,15 +132,18 @@ class PytorchTrainer(Trainer):
                     ckpt_path=ledger.last(_CHECKPOINT) if ledger.epochs else None,
                     weights_only=True,
                 )
+            if whole:
+                used |= _own_training(module, trainer)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if shard.first:
             model = self._build(request) if request.accelerator.shard_model else model
-            _load(model, ledger.best(_CHECKPOINT))
+            _load(model, ledger.best(_CHECKPOINT), prefix="" if whole else "model.")
             model = model.cpu().eval()
             if request.build_model:
                 check_logits(model, request)
             _export(model, request)
-        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=shard.count)
+        result = ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=shard.count)
+        return replace(result, used=used)
 
     def _build(self, request: TrainRequest) -> nn.Module:
         build = request.build_model or default_model
@@ -153,7 +158,7 @@ class PytorchTrainer(Trainer):
 
     def _try_out(self, model: nn.Module, request: TrainRequest) -> None:
         """Runs all steps that follow training with the untrained model, so that their errors appear before training."""
-        check_training(model)
+        check_training(model, request)
         with explained(request.build_model):
             check_logits(model.eval(), request)
             check_loss(model, request)
@@ -183,7 +188,6 @@ class _Module(lightning.LightningModule):
         self._losses = row_losses(request.spec.task, request.loss, self._hyper.label_smoothing)
         self._shard, self._train_rows = request.shard, request.train.rows
         self._eval_rows = request.eval.rows
-        self.plateau_stepped = False
         self._spread = request.accelerator.shard_model and request.shard.count > 1
         # Lightning unscales fp16 gradients before clipping; a fused optimizer unscales them itself.
         unscales = request.accelerator.precision == "fp16" and bool(request.hyperparameters.clip_norm)
@@ -236,13 +240,6 @@ class _Module(lightning.LightningModule):
             return optimizer
         course = LambdaLR(optimizer, lambda step: float(factor(np, hyper.schedule, step, total, hyper.warmup_steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": course, "interval": "step"}}
-
-    def on_train_epoch_start(self) -> None:
-        self.plateau_stepped = False
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        if not self.plateau_stepped:  # `_Epochs` has stepped it, before the checkpoint
-            super().lr_scheduler_step(scheduler, metric)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.device_mesh is not None:
@@ -299,6 +296,9 @@ class _Epochs(Checkpoint):
         self._checkpoints = checkpoints
         self._metrics: dict[str, float] = {}
 
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        vars(pl_module).pop("lr_scheduler_step", None)
+
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._metrics = {**pl_module.train_metrics.result(), **pl_module.val_metrics.result()}
         if self._logged:  # for the user's code; the values are those of all workers
@@ -315,9 +315,46 @@ class _Epochs(Checkpoint):
         self._ledger.stopped |= trainer.should_stop
         # Lightning steps a ReduceLROnPlateau after this hook, where the checkpoint would lack it.
         trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
-        pl_module.plateau_stepped = True
+        pl_module.lr_scheduler_step = _nothing
         self._checkpoints.save(trainer, self._ledger, first=self._shard.first)
         trainer.should_stop = self._ledger.finished
+
+
+class _OwnEpochs(_Epochs):
+    """The end of an epoch of a LightningModule with a training of its own, whose metrics are those that it logs."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._sum: Any = 0.0
+        self._rows = 0
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if isinstance(outputs, dict) and "loss" in outputs:
+            rows = len(batch[1])
+            self._sum, self._rows = self._sum + outputs["loss"].detach() * rows, self._rows + rows
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """The module logs its metrics itself."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Its metrics of the train split are known at the end of the epoch only."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if "val_loss" not in logged:
+            raise UserError(
+                "trainer.model: the LightningModule logs no val_loss, by which the best epoch is chosen; add "
+                "self.log('val_loss', loss) to validation_step"
+            )
+        self._metrics = {**({"loss": float(self._sum) / self._rows} if self._rows else {}), **logged}
+        if "loss" not in self._metrics:
+            raise UserError("trainer.model: training_step returns no loss; return it, or log it: self.log('loss', loss)")
+        super().on_validation_end(trainer, pl_module)
+        super().on_train_epoch_end(trainer, pl_module)
+
+
+def _nothing(*arguments: Any) -> None:
+    """Stands in for the step of a scheduler that has stepped."""
 
 
 class _Checkpoints(TorchCheckpointIO):
@@ -352,9 +389,21 @@ class _Checkpoints(TorchCheckpointIO):
         ledger.save()
 
 
-def _load(model: nn.Module, checkpoint: Path) -> None:
+def _own_training(module: lightning.LightningModule, trainer: lightning.Trainer) -> dict[str, Any]:
+    """Returns what a LightningModule trained with, by the names of hyperparameters; releases it from its trainer."""
+    optimizers = trainer.optimizers
+    used: dict[str, Any] = {"optimizer": ", ".join(type(optimizer).__name__ for optimizer in optimizers)}
+    if schedulers := [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]:
+        used["schedule"] = ", ".join(schedulers)
+    elif optimizers:
+        used["learning_rate"] = optimizers[0].param_groups[0]["lr"]
+    module.trainer = None
+    return used
+
+
+def _load(model: nn.Module, checkpoint: Path, prefix: str) -> None:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
 
 def _export(model: nn.Module, request: TrainRequest) -> None:

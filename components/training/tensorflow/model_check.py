@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from switchyard.components.training.contract import TrainRequest
-from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
+from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training, refuse_replaced
 from switchyard.components.training.tensorflow.losses import row_losses
 
 # Operations that do not change the range of values, by TensorFlow's names.
@@ -27,25 +27,27 @@ _OPERATIONS = {
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
-def check_training(model: keras.Model, *, by_hand: bool) -> None:
-    """Raises UserError for a model with a training procedure of its own.
+def check_training(model: keras.Model, request: TrainRequest, *, by_hand: bool) -> None:
+    """Raises UserError for a model whose own training, by `compile()` or steps, is not followed, or for what it replaces.
 
     Args:
         model: the user's model, before the trainer compiles it.
+        request: the training's request.
         by_hand: whether `Replicas` trains it, which does not call the model's step methods.
     """
-    own = ["compile()"] if model.compiled else []
-    if by_hand:
-        own += [
-            f"{n} (on a TPU, on several devices, or with accumulate_steps)"
-            for n in _STEPS
-            if getattr(type(model), n) is not getattr(keras.Model, n)
-        ]
-    refuse_own_training(own)
+    if model.compiled:
+        refuse_replaced(request, "a compiled model")
+        if model.run_eagerly:
+            refuse_own_training(["run_eagerly"], "Remove it from compile().")
+    where = "(on a TPU, on several devices, or with accumulate_steps)"
+    own = [f"{n} {where}" for n in _STEPS if getattr(type(model), n) is not getattr(keras.Model, n)] if by_hand else []
+    refuse_own_training(own, "Remove it, or train on one CPU or GPU without accumulate_steps.")
 
 
 def check_loss(model: keras.Model, request: TrainRequest) -> None:
     """Raises UserError for a loss of the user's own that fails on rows of the data, or returns no loss per row."""
+    if model.compiled:
+        return
     features, labels = first_rows(request.train)
     row_losses(request.spec.task, request.loss)(tf.constant(labels), model(features, training=False))
 

@@ -38,7 +38,7 @@ from switchyard.components.training.names import Optimizer
 from switchyard.components.training.positional import by_name, save_names
 from switchyard.components.training.schedule import factor
 from switchyard.components.training.tensorflow.default_model import default_model
-from switchyard.components.training.tensorflow.losses import MeanLoss, row_losses
+from switchyard.components.training.tensorflow.losses import MeanLoss, RowLosses, row_losses
 from switchyard.components.training.tensorflow.model_check import check_logits, check_loss, check_training
 from switchyard.components.training.tensorflow.predictor import TensorflowPredictor
 from switchyard.components.training.tensorflow.replicas import Replicas, strategy_for
@@ -112,44 +112,18 @@ class TensorflowTrainer(Trainer):
             self._try_out(request, by_hand=by_hand)
         with self._strategy.scope():
             model = self._build(request)
-            model.compile(
-                optimizer=_optimizer_for(request, model, clip=not by_hand, replicas=self._strategy.num_replicas_in_sync),
-                loss=MeanLoss(task, losses),
-                metrics=_metrics(request),
-                jit_compile=_jit(model, request, by_hand),
-            )
+            used = _own_training(model)
+            if not used:
+                clip, count = not by_hand, self._strategy.num_replicas_in_sync
+                optimizer = _optimizer_for(request, model, clip=clip, replicas=count)
+                _compile(model, request, optimizer, losses, jit=_jit(model, request, by_hand))
             model.optimizer.build(model.trainable_variables)
             if by_hand:
                 replicas = Replicas(self._strategy, model, request, losses, lambda: _metrics(request))
         if ledger.epochs:
             _load(_state(model), ledger.last(_CHECKPOINT))
-        steps_per_epoch = hyper.steps_per_epoch(request.train.rows)
-        callbacks = request.hooks.callbacks(request.spec, keras.callbacks.Callback)
-        if not ledger.finished and replicas:
-            with Beside() as writer:
-                epochs = _Epochs(ledger, report, request.shard, writer, steps_per_epoch)
-                replicas.fit(ledger.epochs, [*callbacks, epochs])
-        elif not ledger.finished:
-            device = "/GPU:0" if request.accelerator.kind == "gpu" else "/CPU:0"
-            # The results of a step that the user wrote are not those of the model's metrics.
-            own = [getattr(type(model), n) is not getattr(keras.Model, n) for n in ("train_step", "test_step")]
-            train = Steps(request.train, hyper.batch_size, device=device, one_by_one=own[0] or bool(callbacks))
-            held_out = Steps(request.eval, hyper.eval_batch_size(1), device=device, one_by_one=own[1])
-            model.train_function = train.function(model, model.train_step, _prepare(task, hyper.class_weights))
-            model.test_function = held_out.function(model, model.test_step, _prepare(task, None))
-            with Beside() as writer:
-                epochs = _Epochs(ledger, report, request.shard, writer, steps_per_epoch, per_call=train.per_call)
-                model.fit(
-                    train.dataset(seed=hyper.seed, first_epoch=ledger.epochs, limit=hyper.steps and hyper.steps - ledger.steps),
-                    steps_per_epoch=train.calls,
-                    shuffle=False,
-                    initial_epoch=ledger.epochs,
-                    epochs=hyper.epochs,
-                    validation_data=held_out.dataset(),
-                    validation_steps=held_out.calls,
-                    callbacks=[*callbacks, epochs],
-                    verbose=0,
-                )
+        if not ledger.finished:
+            _train(model, request, ledger, report, replicas)
         parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         if request.shard.first:
             if replicas:
@@ -163,7 +137,8 @@ class TensorflowTrainer(Trainer):
         if replicas:
             replicas.barrier()
         workers = self._strategy.num_replicas_in_sync
-        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=workers)
+        result = ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=workers)
+        return replace(result, used=used)
 
     def _build(self, request: TrainRequest) -> keras.Model:
         build = request.build_model or default_model
@@ -180,7 +155,7 @@ class TensorflowTrainer(Trainer):
         policy = keras.mixed_precision.global_policy()
         keras.mixed_precision.set_global_policy("float32")
         model = self._build(request)
-        check_training(model, by_hand=by_hand)
+        check_training(model, request, by_hand=by_hand)
         with explained(request.build_model):
             check_logits(model, request)
             check_loss(model, request)
@@ -203,6 +178,41 @@ class TensorflowTrainer(Trainer):
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
         return TensorflowPredictor.load_predictor(export_dir)
+
+
+def _compile(model: keras.Model, request: TrainRequest, optimizer: Any, losses: RowLosses, *, jit: bool | str) -> None:
+    loss = MeanLoss(request.spec.task, losses)
+    model.compile(optimizer=optimizer, loss=loss, metrics=_metrics(request), jit_compile=jit)
+
+
+def _train(model: keras.Model, request: TrainRequest, ledger: TrainingLedger, report: Report, replicas: Replicas | None) -> None:
+    """Trains a compiled model from the ledger's last epoch on: by Keras' `fit`, or by `replicas`."""
+    hyper, task = request.hyperparameters, request.spec.task
+    steps_per_epoch = hyper.steps_per_epoch(request.train.rows)
+    callbacks = request.hooks.callbacks(request.spec, keras.callbacks.Callback)
+    with Beside() as writer:
+        if replicas:
+            replicas.fit(ledger.epochs, [*callbacks, _Epochs(ledger, report, request.shard, writer, steps_per_epoch)])
+            return
+        device = "/GPU:0" if request.accelerator.kind == "gpu" else "/CPU:0"
+        # The results of a step that the user wrote are not those of the model's metrics.
+        own = [getattr(type(model), n) is not getattr(keras.Model, n) for n in ("train_step", "test_step")]
+        train = Steps(request.train, hyper.batch_size, device=device, one_by_one=own[0] or bool(callbacks))
+        held_out = Steps(request.eval, hyper.eval_batch_size(1), device=device, one_by_one=own[1])
+        model.train_function = train.function(model, model.train_step, _prepare(task, hyper.class_weights))
+        model.test_function = held_out.function(model, model.test_step, _prepare(task, None))
+        epochs = _Epochs(ledger, report, request.shard, writer, steps_per_epoch, per_call=train.per_call)
+        model.fit(
+            train.dataset(seed=hyper.seed, first_epoch=ledger.epochs, limit=hyper.steps and hyper.steps - ledger.steps),
+            steps_per_epoch=train.calls,
+            shuffle=False,
+            initial_epoch=ledger.epochs,
+            epochs=hyper.epochs,
+            validation_data=held_out.dataset(),
+            validation_steps=held_out.calls,
+            callbacks=[*callbacks, epochs],
+            verbose=0,
+        )
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -290,6 +300,19 @@ def _activation(request: TrainRequest) -> Any:
     if request.loss.of_log:
         return keras.ops.exp
     return _ACTIVATIONS[TASKS[request.spec.task].activation]
+
+
+def _own_training(model: keras.Model) -> dict[str, Any]:
+    """Returns the loss and the optimizer of a model that the user compiled, by the names of hyperparameters; empty for others."""
+    if not model.compiled:
+        return {}
+    loss, optimizer = model.loss, model.optimizer
+    rate = optimizer.get_config()["learning_rate"]
+    used = {
+        "loss": loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__),
+        "optimizer": type(getattr(optimizer, "inner_optimizer", optimizer)).__name__,
+    }
+    return used | ({"schedule": rate["class_name"]} if isinstance(rate, dict) else {"learning_rate": float(rate)})
 
 
 def _jit(model: keras.Model, request: TrainRequest, by_hand: bool) -> bool | str:

@@ -16,7 +16,7 @@ from typing import Any
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import user_name
-from switchyard.components.training.hooks import hooks_in, replaced
+from switchyard.components.training.hooks import OF_OWN_TRAINING, hooks_in, may_train_itself, replaced
 from switchyard.components.training.names import COMMON_TO_TREES, TREE_PARAMETER, TREES
 from switchyard.components.user_code.loading import split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -70,7 +70,9 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
         hyper = {k: v for k, v in hyper.items() if k not in config.tune.space}
     # What every trainer's model file replaces; a stage's run names the function.
     files = [split_reference(m, "")[0] if (m := given.model_for(f)) else None for f in given.frameworks]
-    dropped = set.intersection(*(set(replaced(hooks_in(file))) for file in files))
+    dropped = set.intersection(
+        *({*replaced(hooks_in(file)), *(OF_OWN_TRAINING if may_train_itself(file) else ())} for file in files)
+    )
     hyper = {k: v for k, v in hyper.items() if k not in dropped}
     return RunRecord(
         name=f"{config.name} {trainer}",

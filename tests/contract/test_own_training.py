@@ -1,0 +1,136 @@
+"""A compiled Keras model and a LightningModule are trained as they are: their loss, optimizer, schedule, steps and metrics."""
+
+from dataclasses import replace
+
+import pytest
+
+from switchyard.components.errors import UserError
+from switchyard.components.training.hooks import Hooks, may_train_itself
+from switchyard.components.training.losses import named_loss
+from switchyard.components.training.pytorch.trainer import PytorchTrainer
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
+from tests.contract.test_hyperparameters import by_hand
+from tests.contract.test_losses import linear
+from tests.training_requests import FRAMEWORKS, no_report
+
+# The course of the learning rate in both models below: 0.3 / (1 + step).
+
+
+def keras_model(spec):
+    import keras
+
+    model = linear(TensorflowTrainer)(spec)
+    rate = keras.optimizers.schedules.InverseTimeDecay(0.3, decay_steps=1, decay_rate=1)
+    model.compile(keras.optimizers.SGD(rate), keras.losses.BinaryCrossentropy(from_logits=True, name="mine"), metrics=["mse"])
+    return model
+
+
+def lightning_model(spec, logged="val_loss"):
+    import lightning.pytorch as lightning
+    import torch
+
+    class Own(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.linear = linear(PytorchTrainer)(spec)
+
+        def forward(self, features):
+            return self.linear(features)
+
+        def _loss(self, batch):
+            features, labels = batch
+            return torch.nn.functional.binary_cross_entropy_with_logits(self(features)[:, 0], labels.float())
+
+        def training_step(self, batch, index):
+            return self._loss(batch)
+
+        def validation_step(self, batch, index):
+            self.log(logged, self._loss(batch), batch_size=len(batch[1]))
+            self.log("val_mse", self._loss(batch) * 2, batch_size=len(batch[1]))
+
+        def configure_optimizers(self):
+            sgd = torch.optim.SGD(self.parameters(), 0.3)
+            course = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1 / (1 + step))
+            return {"optimizer": sgd, "lr_scheduler": {"scheduler": course, "interval": "step"}}
+
+    return Own()
+
+
+BUILD = {TensorflowTrainer: keras_model, PytorchTrainer: lightning_model}
+# The settings' own defaults; the fixture has others, with which these models are refused.
+PLAIN = {"learning_rate": 0.001, "epochs": 3}
+
+
+def curve(request, monkeypatch):
+    """Returns the losses by NumPy, with the models' schedule."""
+    monkeypatch.setattr("tests.contract.test_hyperparameters.factor", lambda np, schedule, step, total, warmup: 1 / (1 + step))
+    return by_hand(replace(request, hyperparameters=replace(request.hyperparameters, learning_rate=0.3)))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_model_with_a_training_of_its_own_is_trained_by_it(trainer, make, monkeypatch):
+    request = make(build_model=BUILD[trainer], **PLAIN)
+    found = trainer().train(request, no_report)
+    assert [h["loss"] for h in found.history] == pytest.approx(curve(request, monkeypatch), abs=1e-4)
+    assert "val_mse" in found.metrics
+    assert found.used["optimizer"] == "SGD"
+    assert found.used["schedule"] == ("InverseTimeDecay" if trainer is TensorflowTrainer else "LambdaLR")
+    assert found.used["loss"] == ("mine" if trainer is TensorflowTrainer else "Own.training_step")
+    features, labels = next(iter(request.eval.batches(1000)))
+    predicted = trainer.load_predictor(request.export_dir)(features)
+    assert ((predicted[:, 0] > 0.5) == labels).mean() > 0.7
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_training_of_a_models_own_resumes(trainer, make):
+    whole = trainer().train(make(folder="whole", build_model=BUILD[trainer], **PLAIN), no_report)
+
+    class Killed(BaseException):
+        pass
+
+    def kill_in_third(step, metrics):
+        if step == 26:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trainer().train(make(folder="cut", build_model=BUILD[trainer], **PLAIN), kill_in_third)
+    resumed = trainer().train(make(folder="cut", build_model=BUILD[trainer], **PLAIN), no_report)
+    assert resumed.resumed_from_epoch in (1, 2)
+    assert [h["val_loss"] for h in resumed.history] == pytest.approx([h["val_loss"] for h in whole.history], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"learning_rate": 0.1}, r"trainer\.hyperparameters\.learning_rate: received 0\.1, and build_model returned a "),
+        ({"clip_norm": 1.0}, r"trainer\.hyperparameters\.clip_norm: received 1\.0"),
+        ({"accumulate_steps": 2}, r"trainer\.hyperparameters\.accumulate_steps: received 2"),
+        ({"class_weights": (1.0, 2.0)}, r"trainer\.hyperparameters\.class_weights: received"),
+        ({"loss": named_loss("binary", "focal")}, r"trainer\.loss: received 'focal'"),
+        ({"hooks": Hooks(build_optimizer=len)}, r"build_optimizer is not used, as build_model returned a "),
+    ],
+)
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_setting_that_a_training_of_a_models_own_does_not_follow_is_refused(trainer, given, message, make):
+    with pytest.raises(UserError, match=message):
+        trainer().train(make(build_model=BUILD[trainer], **{**PLAIN, **given}), no_report)
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_early_stopping_by_a_metric_that_the_model_does_not_measure_is_refused(trainer, make):
+    with pytest.raises(UserError, match=r"early_stopping\.metric: 'val_auc' is not measured by the model, whose metrics are "):
+        trainer().train(make(build_model=BUILD[trainer], monitor="val_auc", **PLAIN), no_report)
+
+
+def test_a_lightning_module_that_logs_no_val_loss_is_refused(make):
+    with pytest.raises(UserError, match="the LightningModule logs no val_loss"):
+        PytorchTrainer().train(make(build_model=lambda spec: lightning_model(spec, "val_los"), **PLAIN), no_report)
+
+
+def test_a_file_with_a_compiled_model_or_a_lightning_module_is_known_without_an_import(tmp_path):
+    (tmp_path / "a.py").write_text("def build_model(spec):\n    model.compile('sgd')\n")
+    (tmp_path / "b.py").write_text("import lightning\nclass A(lightning.LightningModule): ...\n")
+    (tmp_path / "c.py").write_text("def build_model(spec): ...\n")
+    assert [may_train_itself(tmp_path / f"{name}.py") for name in "abc"] == [True, True, False]
+    assert not may_train_itself(None)
