@@ -32,6 +32,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "core: part of `make test`, one whole pass of every capability")
+    # pytest-xdist's own, known without it too.
+    config.addinivalue_line("markers", "xdist_group(name): runs in one process with the other tests of the group")
     for name, line in suites().items():
         config.addinivalue_line("markers", f"{name}: {line}")
 
