@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.journal import Journal, pending, process_identity, replay, write_header
 from switchyard.components.tracking.model_registry import alias_version
+from switchyard.pipelines.runners.tracking.run_name import run_name
 from switchyard.pipelines.runners.tracking.upload import upload
 from switchyard.pipelines.workspace import Workspace
 
@@ -145,3 +146,31 @@ def test_a_model_is_recorded_once(here, tmp_path):
     assert champion("m") == "2"
     assert champion("other") is None
     assert len(MlflowClient(here).search_logged_models([experiment])) == 3
+
+
+def test_a_runs_name_says_what_differs_from_the_pipelines_last_run(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'm.db'}"
+    client = tracking.client(uri)
+    experiment = client.create_experiment("e", artifact_location=str(tmp_path / "files"))
+    params = {"name": "p", "trainer": "pytorch", "learning_rate": "0.1", "data.path": "a.csv", "split.eval": "0.1"}
+    tags = {"switchyard.pipeline": "p", "switchyard.trainer": "pytorch"}
+    first = {"name": "p pytorch", "params": params, "tags": tags}
+    assert run_name(uri, experiment, first) == "p pytorch"
+    run_id = client.create_run(experiment, tags=tags).info.run_id
+    tracking.Run(uri, run_id).params(params)
+    client.create_run(experiment, tags={"switchyard.pipeline": "p"})  # a stage's
+    client.create_run(experiment, tags={**tags, "switchyard.pipeline": "other"})
+
+    assert run_name(uri, experiment, first) == "p pytorch"
+    without = {k: v for k, v in params.items() if k != "split.eval"}
+    changed = {**first, "params": {**without, "learning_rate": 0.01, "evaluation.slices": "[['a long column']]"}}
+    assert run_name(uri, experiment, changed) == (
+        "p pytorch: learning_rate 0.01, evaluation.slices [['a long column']], without split.eval"
+    )
+    many = {**first, "params": {**params, **{f"x.y.{i}": "v" * 30 for i in range(5)}}}
+    assert run_name(uri, experiment, many).endswith("y.2 vvvvvvvvvvvvvvvvvvvvvvv… and 2 more")
+
+
+def test_a_run_has_its_plain_name_while_mlflow_is_unreachable():
+    record = {"name": "p pytorch", "params": {}, "tags": {"switchyard.pipeline": "p"}}
+    assert run_name("http://127.0.0.1:9", "1", record) == "p pytorch"

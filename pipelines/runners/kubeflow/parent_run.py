@@ -8,7 +8,7 @@ from typing import Any
 
 from switchyard.components.errors import KINDS
 from switchyard.components.tracking import run as tracking
-from switchyard.pipelines.runners.tracking.record import run_name
+from switchyard.pipelines.runners.tracking.run_name import run_name
 
 KFP_TAG = "switchyard.kfp_run_id"
 _ENDS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED", "SKIPPED": "FINISHED"}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,12 +19,10 @@ from switchyard.components.training.names import COMMON_TO_TREES, TREE_PARAMETER
 from switchyard.components.user_code.loading import split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
-_log = logging.getLogger(__name__)
 _PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "lightgbm", "kfp", "mlflow", "numpy", "pyarrow")
 # Without writing the index, which runs a hook, and without a repository's file monitor.
 _GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
 _RUNS = re.compile(r"filter\..+\.(clean|process)|remote\..+\.promisor|extensions\.partialclone", re.IGNORECASE)
-_MOST_CHANGES, _VALUE_LENGTH = 3, 24
 # Tags that the stages' runs copy from their parent.
 NESTED_TAGS = ("switchyard.pipeline", "mlflow.user")
 
@@ -99,41 +95,6 @@ def _settings(config: PipelineConfig) -> dict[str, str]:
     values = config.model_dump(mode="json", exclude={"trainer": {"hyperparameters", "trees"}})
     flat = {tracking.key_of(key): value for key, value in _flat(values).items()}
     return {key: mask(value if isinstance(value, str) else json.dumps(value)) for key, value in flat.items()}
-
-
-def run_name(uri: str, experiment_id: str, record: Mapping[str, Any]) -> str:
-    """Returns the name of a run: the record's, and what differs from the pipeline's last run.
-
-    Args:
-        uri: tracking server or database.
-        experiment_id: id of the run's experiment.
-        record: a `RunRecord` as a mapping.
-    """
-    name, params = str(record["name"]), {k: str(v) for k, v in record["params"].items()}
-    where = f"tags.`switchyard.pipeline` = '{record['tags']['switchyard.pipeline']}' AND tags.`switchyard.trainer` LIKE '%'"
-    try:
-        found = tracking.client(uri).search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], max_results=1)
-    except Exception as error:  # MLflow's stores raise many types of errors
-        _log.warning("MLflow at %s: %s", mask(uri), mask(str(error)))
-        return name
-    if not found:
-        return name
-    before = found[0].data.params
-    # A run of an earlier version has no settings.
-    keys = [k for k in params if k in before or ("name" in before and k not in before)]
-    changed = [f"{_short(k)} {_short_value(params[k])}" for k in keys if before.get(k) != params[k] and k != "trainer"]
-    if not changed:
-        return name
-    more = f" and {len(changed) - _MOST_CHANGES} more" if len(changed) > _MOST_CHANGES else ""
-    return f"{name}: {', '.join(changed[:_MOST_CHANGES])}{more}"
-
-
-def _short(key: str) -> str:
-    return ".".join(key.split(".")[-2:])
-
-
-def _short_value(value: str) -> str:
-    return value if len(value) <= _VALUE_LENGTH else f"{value[: _VALUE_LENGTH - 1]}…"
 
 
 def versions() -> list[str]:

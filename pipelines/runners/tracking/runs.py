@@ -22,7 +22,8 @@ from switchyard.components.tracking.journal import HEADER, PARENT_KEY, Journal, 
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.components.tracking.model_registry import user_name
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.runners.tracking.record import RunRecord, run_name, run_record
+from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
+from switchyard.pipelines.runners.tracking.run_name import run_name
 from switchyard.pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
