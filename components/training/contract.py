@@ -271,6 +271,11 @@ def _check_queries(request: TrainRequest) -> None:
             f"trainer.accelerator: a ranking task keeps the rows of a query in one batch, received {where}; set kind to cpu or "
             "gpu, and count and nodes to 1"
         )
+    if hyper.accumulate_steps > 1:
+        raise UserError(
+            f"trainer.hyperparameters.accumulate_steps: the batches of a ranking differ in their rows, received "
+            f"{hyper.accumulate_steps}; leave it out, and set a larger batch_size"
+        )
     largest = max(getattr(source, "largest", 0) for source in (request.train, request.eval))
     if largest > hyper.batch_size:
         raise UserError(

@@ -99,13 +99,30 @@ OF_OWN_TRAINING = ("loss", *HOOKS["build_optimizer"], *HOOKS["build_loss"])
 
 
 def may_train_itself(path: str | Path | None) -> bool:
-    """Returns whether a file mentions `.compile` or LightningModule: its model may have a training of its own."""
-    names = {
-        node.attr if isinstance(node, ast.Attribute) else node.id
-        for node in ast.walk(ast.parse(Path(path).read_bytes()) if path else ast.Module([], []))
-        if isinstance(node, ast.Attribute | ast.Name)
-    }
-    return bool(names & {"compile", "LightningModule"})
+    """Returns whether a file, or a module of its folder that it imports, mentions `.compile` or LightningModule.
+
+    Its model may have a training of its own.
+    """
+    return path is not None and not {"compile", "LightningModule"}.isdisjoint(_mentioned(Path(path), Path(path).parent, set()))
+
+
+def _mentioned(path: Path, root: Path, seen: set[Path]) -> Iterator[str]:
+    """Yields the names and attributes of a file and of the modules that it imports from its folder or from `root`."""
+    seen.add(path)
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            yield from names
+            package = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            modules = [*package, *(".".join([*package, name]) for name in names)]
+            for base in (folder.joinpath(*module.split(".")) for module in modules for folder in {root, path.parent}):
+                for file in (base.with_suffix(".py"), base / "__init__.py"):
+                    if file not in seen and file.is_file():
+                        yield from _mentioned(file, root, seen)
 
 
 def replaced(hooks: tuple[str, ...]) -> tuple[str, ...]:

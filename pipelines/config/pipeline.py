@@ -271,3 +271,5 @@ class PipelineConfig(Section):
                 f"trainer.hyperparameters.accumulate_steps: the batches of a ranking differ in their rows, received {batches}; "
                 "leave it out, and set a larger batch_size"
             )
+        if self.tune and "accumulate_steps" in self.tune.space:
+            raise ValueError("tune.space.accumulate_steps: the batches of a ranking differ in their rows; remove it")

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from switchyard.components.errors import UserError
+from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.hooks import Hooks, may_train_itself
 from switchyard.components.training.losses import named_loss
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
-from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer, _own_training
 from tests.contract.test_hyperparameters import by_hand
 from tests.contract.test_losses import linear
 from tests.training_requests import FRAMEWORKS, no_report
@@ -128,9 +129,74 @@ def test_a_lightning_module_that_logs_no_val_loss_is_refused(make):
         PytorchTrainer().train(make(build_model=lambda spec: lightning_model(spec, "val_los"), **PLAIN), no_report)
 
 
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_training_of_a_models_own_is_in_the_precision_of_the_config(trainer, make):
+    dtypes = set()
+
+    def build(spec):
+        model = BUILD[trainer](spec)
+        if trainer is TensorflowTrainer:
+            dtypes.add(model.compute_dtype)
+        else:
+            model.linear.register_forward_hook(lambda module, given, output: dtypes.add(str(output.dtype).removeprefix("torch.")))
+        return model
+
+    request = make(build_model=build, accelerator=AcceleratorProfile("cpu", 1, "bf16"), **PLAIN)
+    assert trainer().train(request, no_report).metrics["val_loss"] < 0.7
+    assert "bfloat16" in dtypes
+
+
+def test_a_compiled_model_in_fp16_has_the_learning_rate_of_the_optimizer_inside(make):
+    import keras
+
+    model = linear(TensorflowTrainer)(make(**PLAIN).spec)
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.25)), "mse")
+    assert _own_training(model) == {"loss": "mse", "optimizer": "SGD", "learning_rate": 0.25}
+
+
+def test_the_results_of_compute_metrics_of_a_models_own_are_measured(make):
+    import keras
+
+    class Measured(keras.Model):
+        def compute_metrics(self, x, y, y_pred, sample_weight=None):
+            return {**super().compute_metrics(x, y, y_pred, sample_weight), "two": 2.0}
+
+    def build(spec):
+        inner = keras_model(spec)
+        model = Measured(inner.inputs, inner.outputs)
+        model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+        return model
+
+    assert TensorflowTrainer().train(make(build_model=build, **PLAIN), no_report).metrics["val_two"] == 2
+
+
+def test_a_lightning_module_may_save_its_hyperparameters(make):
+    def build(spec):
+        model = lightning_model(spec)
+        model.save_hyperparameters({"spec": spec, "width": 8})
+        return model
+
+    assert PytorchTrainer().train(make(build_model=build, **PLAIN), no_report).epochs == 3
+
+
+def test_a_lightning_module_with_data_of_its_own_is_refused(make):
+    def build(spec):
+        model = lightning_model(spec)
+        type(model).train_dataloader = lambda self: []
+        return model
+
+    with pytest.raises(UserError, match=r"a model with its own train_dataloader, which the trainer would ignore. Remove it"):
+        PytorchTrainer().train(make(build_model=build, **PLAIN), no_report)
+
+
 def test_a_file_with_a_compiled_model_or_a_lightning_module_is_known_without_an_import(tmp_path):
     (tmp_path / "a.py").write_text("def build_model(spec):\n    model.compile('sgd')\n")
     (tmp_path / "b.py").write_text("import lightning\nclass A(lightning.LightningModule): ...\n")
     (tmp_path / "c.py").write_text("def build_model(spec): ...\n")
-    assert [may_train_itself(tmp_path / f"{name}.py") for name in "abc"] == [True, True, False]
+    (tmp_path / "d.py").write_text("from nets.b import A as B\n\ndef build_model(spec): ...\n")
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "b.py").write_text("import d\nfrom c import build_model\nfrom . import last\n")
+    assert not may_train_itself(tmp_path / "d.py")
+    (tmp_path / "nets" / "last.py").write_text("from lightning.pytorch import LightningModule as Module\n")
+    assert [may_train_itself(tmp_path / f"{name}.py") for name in "abcd"] == [True, True, False, True]
     assert not may_train_itself(None)

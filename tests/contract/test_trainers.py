@@ -80,6 +80,8 @@ def test_a_query_stays_in_one_batch_of_one_device(trainer, make):
         UserError, match=r"trainer\.accelerator: a ranking task keeps the rows of a query in one batch, received 2"
     ):
         trainer().train(make("ranking", accelerator=AcceleratorProfile(kind="cpu", count=2)), no_report)
+    with pytest.raises(UserError, match=r"accumulate_steps: the batches of a ranking differ in their rows, received 2"):
+        trainer().train(make("ranking", accumulate_steps=2), no_report)
 
 
 @pytest.mark.core

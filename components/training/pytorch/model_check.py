@@ -40,6 +40,7 @@ _OPERATIONS = {
     "LogSigmoid": "log_sigmoid",
     "LogSoftmax": "log_softmax",
 }
+_DATA = ("train_dataloader", "val_dataloader")
 _STEPS = ("training_step", "validation_step", "configure_optimizers", "configure_callbacks")
 
 
@@ -59,6 +60,9 @@ def check_training(model: nn.Module, request: TrainRequest) -> None:
                 f"trainer.model: the LightningModule has a training_step and no {missing[0]}; define it"
                 + ("" if missing[0] == "configure_optimizers" else ", and log val_loss in it")
             )
+        refuse_own_training(
+            [name for name in own if name in _DATA], "Remove it: the batches are those of the transformed examples."
+        )
         return
     refuse_own_training(
         own,

@@ -53,6 +53,7 @@ _DEVICES = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 # Threshold for multithreaded steps: number of weights times rows of a step.
 _LARGE_STEP = 30_000_000
 _CHECKPOINT = ".ckpt"
+_HPARAMS = {getattr(lightning.LightningModule, f"CHECKPOINT_HYPER_PARAMS_{key}") for key in ("KEY", "NAME", "TYPE")}
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 _NOTHING = nullcontext()
@@ -111,7 +112,7 @@ class PytorchTrainer(Trainer):
                 logged = bool(callbacks or request.hooks.build_optimizer)
                 trainer = lightning.Trainer(
                     **placement(request),
-                    precision="16-mixed" if request.accelerator.precision == "fp16" else "32-true",
+                    precision=_precision(request.accelerator, whole=whole),
                     max_epochs=hyper.epochs,
                     plugins=[checkpoints] if request.accelerator.kind != "tpu" else None,
                     callbacks=[*callbacks, (_OwnEpochs if whole else _Epochs)(ledger, report, shard, checkpoints, logged=logged)],
@@ -171,6 +172,11 @@ class PytorchTrainer(Trainer):
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
         return PytorchPredictor.load_predictor(export_dir)
+
+
+def _precision(accelerator: AcceleratorProfile, *, whole: bool) -> Any:
+    """Returns Lightning's `precision`. `_Module` casts to bf16 itself; a module with steps of its own (`whole`) does not."""
+    return {"fp16": "16-mixed", "bf16": "bf16-mixed" if whole else "32-true"}.get(accelerator.precision, "32-true")
 
 
 class _Module(lightning.LightningModule):
@@ -331,7 +337,8 @@ class _OwnEpochs(_Epochs):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if isinstance(outputs, dict) and "loss" in outputs:
             rows = len(batch[1])
-            self._sum, self._rows = self._sum + outputs["loss"].detach() * rows, self._rows + rows
+            # In float32: a sum in fp16 or bf16 overflows, or ignores what is added.
+            self._sum, self._rows = self._sum + outputs["loss"].detach().float() * rows, self._rows + rows
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """The module logs its metrics itself."""
@@ -380,7 +387,9 @@ class _Checkpoints(TorchCheckpointIO):
         if Path(path) != self._temporary:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        self._state = apply_to_collection(checkpoint, torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True))
+        # `build_model` makes the module anew; what its `save_hyperparameters` keeps, such as the spec, needs pickle.
+        state = {key: value for key, value in checkpoint.items() if key not in _HPARAMS}
+        self._state = apply_to_collection(state, torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True))
 
     def _write(self, state: Any, temporary: Path, path: Path, ledger: TrainingLedger) -> None:
         if state is not None:

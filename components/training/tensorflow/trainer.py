@@ -196,7 +196,7 @@ def _train(model: keras.Model, request: TrainRequest, ledger: TrainingLedger, re
             return
         device = "/GPU:0" if request.accelerator.kind == "gpu" else "/CPU:0"
         # The results of a step that the user wrote are not those of the model's metrics.
-        own = [getattr(type(model), n) is not getattr(keras.Model, n) for n in ("train_step", "test_step")]
+        own = [_overrides(model, step, "compute_metrics") for step in ("train_step", "test_step")]
         train = Steps(request.train, hyper.batch_size, device=device, one_by_one=own[0] or bool(callbacks))
         held_out = Steps(request.eval, hyper.eval_batch_size(1), device=device, one_by_one=own[1])
         model.train_function = train.function(model, model.train_step, _prepare(task, hyper.class_weights))
@@ -213,6 +213,10 @@ def _train(model: keras.Model, request: TrainRequest, ledger: TrainingLedger, re
             callbacks=[*callbacks, epochs],
             verbose=0,
         )
+
+
+def _overrides(model: keras.Model, *methods: str) -> bool:
+    return any(getattr(type(model), name) is not getattr(keras.Model, name) for name in methods)
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -306,11 +310,12 @@ def _own_training(model: keras.Model) -> dict[str, Any]:
     """Returns the loss and the optimizer of a model that the user compiled, by the names of hyperparameters; empty for others."""
     if not model.compiled:
         return {}
-    loss, optimizer = model.loss, model.optimizer
+    # With fp16 Keras wraps the optimizer in one that scales the loss.
+    loss, optimizer = model.loss, getattr(model.optimizer, "inner_optimizer", model.optimizer)
     rate = optimizer.get_config()["learning_rate"]
     used = {
         "loss": loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__),
-        "optimizer": type(getattr(optimizer, "inner_optimizer", optimizer)).__name__,
+        "optimizer": type(optimizer).__name__,
     }
     return used | ({"schedule": rate["class_name"]} if isinstance(rate, dict) else {"learning_rate": float(rate)})
 
