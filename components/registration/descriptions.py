@@ -74,12 +74,12 @@ def model_card(result: ModelResult, evaluation: Evaluation, summary: DatasetSumm
 def _joined(parts: Sequence[str], most: int) -> str:
     """Returns the parts that fit: one that is cut in the middle would lose the end of its table."""
     ending = "… More is in the report of the run."
-    text = ""
+    text, whole = "", True
     for part in parts:
-        if len(text) + len(part) + len(ending) + 4 > most:
-            return f"{text}{ending}"
-        text += f"{part}\n\n"
-    return text.rstrip()
+        fits = len(text) + len(part) + len(ending) + 4 <= most
+        text += f"{part}\n\n" if fits else ""
+        whole = whole and fits
+    return text.rstrip() if whole else f"{text}{ending}"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import UserError
+from switchyard.components.metrics import base
 from switchyard.components.text.escaping import equals
+from switchyard.components.tracking.keys import metric_key
 from switchyard.components.tracking.manifest import own_digest, verify
 from switchyard.components.tracking.promotion_lock import locked
 
@@ -27,6 +29,8 @@ MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed"
 DIGEST = "switchyard.digest"
 POSITIVE_CLASS = "switchyard.positive_class"
 _MOVE = "switchyard.move."
+# Of MLflow's limits, the length of a tag and the metrics of one request.
+_METRICS_LENGTH, _MOST_METRICS = 4900, 1000
 # Tags that are also parameters of the logged model: MLflow's table of models shows and compares parameters.
 _SHOWN = ("framework", "task", POSITIVE_CLASS)
 
@@ -284,7 +288,7 @@ def moves(client: Any, name: str) -> list[Move]:
 
 
 def _new_move(action: str, version: str, before: str | None, why: str, run_id: str | None, metrics: Mapping[str, float]) -> Move:
-    return Move(action, version, before, user_name(), why[:1000], time.time(), run_id, dict(metrics))
+    return Move(action, version, before, user_name(), why[:1000], time.time(), run_id, _in_a_tag(metrics))
 
 
 def _move(client: Any, name: str, move: Move, check: Callable[[], None]) -> None:
@@ -320,7 +324,7 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
         **model["tags"],
         MODEL_URI: model["uri"],
         BLESSED: str(model["blessed"]).lower(),
-        METRICS: json.dumps({k: round(v, 6) for k, v in model["metrics"].items()})[:4900],
+        METRICS: json.dumps(_in_a_tag({k: round(v, 6) for k, v in model["metrics"].items()})),
         DATA: model["data"],
     }
     uri = str(model["uri"])
@@ -365,8 +369,17 @@ def _log_metrics(client: Any, model: Mapping[str, Any], model_id: str) -> None:
         return
     name, digest = model["dataset"]
     now = int(time.time() * 1000)
-    metrics = [Metric(k, float(v), now, 0, model_id, name, digest, run_id) for k, v in model["metrics"].items()]
-    client.log_batch(run_id, metrics=metrics)
+    found = model["metrics"].items()
+    metrics = [Metric(metric_key(k), float(v), now, 0, model_id, name, digest, run_id) for k, v in found]
+    for start in range(0, len(metrics), _MOST_METRICS):
+        client.log_batch(run_id, metrics=metrics[start : start + _MOST_METRICS])
+
+
+def _in_a_tag(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Returns the metrics that fit into a tag as JSON: without those of single label columns if there are many."""
+    if len(json.dumps(metrics)) <= _METRICS_LENGTH:
+        return dict(metrics)
+    return {name: value for name, value in metrics.items() if base(name) == name}
 
 
 def _version(client: Any, run_id: str, model: Mapping[str, Any], logged: Any, tags: dict[str, str]) -> str:

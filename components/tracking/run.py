@@ -5,11 +5,9 @@ A runner creates the runs; a stage logs to the run that it receives (`current_ru
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import re
 import shlex
 import shutil
 import tempfile
@@ -26,6 +24,7 @@ from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.database import files_beside, locked_database
 from switchyard.components.tracking.journal import PARENT_KEY, Journal
 from switchyard.components.tracking.journal_files import local_files
+from switchyard.components.tracking.keys import metric_key
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.components.tracking.model_registry import DEFERRED, REFUSED, ForeignModelError, Registration, register_model
 
@@ -34,8 +33,6 @@ _log = logging.getLogger(__name__)
 # An unresponsive server must not delay training: two tries, then the journal.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 _BATCH = 100
-# MLflow limits keys to 250 characters, including the prefix.
-_KEY_LENGTH = 150
 _SYSTEM_METRICS_SECONDS = 2.0
 
 # Tag on the data gate's runs; used to find the previous run's statistics.
@@ -65,9 +62,8 @@ class Run:
         self._do({"op": "tags", "values": {k: mask(str(v))[:8000] for k, v in values.items()}})
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Logs metrics at a step (an epoch); the column in a name like `auc/<column>` as MLflow accepts it, see `key_of`."""
-        parts = {name: name.partition("/") for name in values}
-        named = {f"{metric}/{key_of(column)}" if slash else metric: values[n] for n, (metric, slash, column) in parts.items()}
+        """Logs metrics at a step (an epoch); the column in a name like `auc/<column>` as MLflow accepts it, see `metric_key`."""
+        named = {metric_key(name): value for name, value in values.items()}
         self._do({"op": "metrics", "values": named, "step": step, "time": int(time.time() * 1000)})
 
     def file(self, path: str, folder: str = "") -> None:
@@ -286,14 +282,6 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration
     elif kind == "register":
         return register_model(mlflow_client, run_id, operation["model"])
     return None
-
-
-def key_of(name: str) -> str:
-    """Returns a name from the data for use in a key: unchanged if MLflow accepts it, else truncated, with a hash."""
-    plain = re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII).strip()[:_KEY_LENGTH]
-    if plain == name and plain.strip("."):
-        return plain
-    return f"{plain}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:

@@ -51,11 +51,12 @@ class Executor(tfx_executor.Executor):
         graph = tft.TFTransformOutput(artifact_utils.get_single_uri(output_dict["transform_graph"]))
         # Vocabulary sizes are known only after the analysis.
         features = feature_specs(graph.transformed_metadata.schema, summary.label, tokenized=tokenizer is not None)
+        trained = features
         for artifact in output_dict.get("transformed_examples", ()):
             if tokenizer:
                 outputs = tokenizer_outputs(os.path.join(artifact.uri, TOKENIZER))
-                features = trained_features(features, outputs, summary.label)
-            io_utils.write_string_file(os.path.join(artifact.uri, FILE), features_json(features))
+                trained = trained_features(features, outputs, summary.label)
+            io_utils.write_string_file(os.path.join(artifact.uri, FILE), features_json(trained))
 
 
 def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) -> Any:

@@ -15,6 +15,7 @@ from rich.table import Table
 from switchyard.components.errors import EXIT_DATA_GATE, EXIT_DONE
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.keys import key_of
 from switchyard.pipelines.commands.options import (
     handle_errors,
     json_option,
@@ -120,7 +121,7 @@ def _record(source: ModelRef, version: str, found: ServedDrift) -> str:
     page = drift_html(f"Requests of {source.name} version {version}", found)
     run_id = tracking.create_run(source.uri, experiment, title, tags)
     run = tracking.Run(source.uri, run_id)
-    named = {f"drift.{tracking.key_of(d.feature)}": d.largest for d in found.distances}
+    named = {f"drift.{key_of(d.feature)}": d.largest for d in found.distances}
     largest = max((d.largest for d in found.distances if d.judged), default=0.0)
     changed = {"rows": float(found.rows), "largest_drift": largest, "features_changed": float(len(found.findings))}
     try:

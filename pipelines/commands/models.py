@@ -244,15 +244,17 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             bundle = load_bundle(opened.folder, opened.digest)
             info = bundle.info
             # The positive class may differ: scores are reordered to the first version's classes.
-            targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)), info.targets)
+            group = DatasetSummary.load(str(training_data(opened.folder))).group
+            targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)), info.targets, group)
             classes = classes or info.classes
             if len(set(map(repr, targets.values()))) > 1:
                 listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, *_) in targets.items())
                 raise UserError(
-                    f"{name}: {listed}, perhaps with different classes or quantiles; they cannot be compared on the same rows."
+                    f"{name}: {listed}, perhaps with different classes, quantiles or groups; they cannot be compared on the same "
+                    "rows."
                 )
-            frame = _read_rows(data, opened.folder, {f.name for f in info.features if f.dtype != "string"} | set(info.labels))
-            group = DatasetSummary.load(str(training_data(opened.folder))).group
+            numbers = {f.name for f in info.features if f.dtype != "string"}
+            frame = _read_rows(data, opened.folder, numbers | set(info.labels))
             needed = [*info.labels, *([group] if group else [])]
             for label in needed:
                 if label not in frame:

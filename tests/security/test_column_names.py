@@ -9,6 +9,7 @@ import pytest
 from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.keys import key_of
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.positional import FILE, load_names
@@ -131,7 +132,7 @@ def test_every_name_has_a_metric_key_of_its_own_that_mlflow_accepts(tmp_path):
     run_id = tracking.create_run(uri, tracking.ensure_experiment(uri, "e", tmp_path), "run", {})
     run = tracking.Run(uri, run_id)
     columns = [*names(tmp_path / "canary"), "plain", 'a"', "a'", "a/b", "..", " ", "a" * 10_001]
-    run.metrics({f"drift.{tracking.key_of(name)}": 1.0 for name in columns})
+    run.metrics({f"drift.{key_of(name)}": 1.0 for name in columns})
     run.metrics({f"auc/{name}": 1.0 for name in columns})
     assert not run.offline
     kept = tracking.client(uri).get_run(run_id).data.metrics

@@ -21,6 +21,7 @@ from switchyard.components.tracking.model_registry import (
     promote,
     register_model,
     rollback,
+    versions,
 )
 from tests.registries import small_model
 
@@ -53,6 +54,18 @@ def test_promotion_and_rollback_are_recorded(client, run_id, tmp_path):
         ("rollback", "2", "1", "it is slow", run_id),
     ]
     assert all(m.who and m.at and m.metrics == {"auc": 0.9} for m in moves(client, "m"))
+
+
+def test_metrics_of_many_labels_of_any_name_are_registered(client, run_id, tmp_path):
+    each = {f"{name}/price of {i} ($)": 0.5 for name in ("auc", "loss", "accuracy") for i in range(400)}
+    metrics = {"auc": 0.9, **each, "example_count": 10.0}
+    stage = client.create_run(client.get_run(run_id).info.experiment_id).info.run_id
+    model = small_model(tmp_path, 1, metrics=metrics, measured_in=stage, dataset=("test", "d"))
+    assert register_model(client, run_id, model).version == "1"
+    assert len(client.get_run(stage).data.metrics) == len(metrics)
+    [version] = versions(client, "m")
+    assert version.metrics == {"auc": 0.9, "example_count": 10.0}
+    assert moves(client, "m")[0].metrics == version.metrics
 
 
 def test_the_same_bundle_is_one_version(client, run_id, tmp_path):

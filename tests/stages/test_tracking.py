@@ -39,6 +39,18 @@ def test_the_records_of_a_run_are_in_mlflow(here, tmp_path):
     assert (tmp_path / "files").is_dir()
 
 
+def test_a_runs_name_says_what_changed_and_fits_into_mlflows_column(here, tmp_path):
+    experiment = tracking.ensure_experiment(here, "e", tmp_path / "files")
+    tags = {"switchyard.pipeline": "p", "switchyard.trainer": "pytorch"}
+    files = json.dumps([f"part{i}.csv" for i in range(1000)])  # longer than a parameter's value
+    params = {"name": "p", "seed": 1, "data.paths": files}
+    tracking.Run(here, tracking.create_run(here, experiment, "first", tags)).params(params)
+    assert run_name(here, experiment, {"name": "p", "tags": tags, "params": params}) == "p"
+    assert run_name(here, experiment, {"name": "p", "tags": tags, "params": params | {"seed": 2}}) == "p: seed 2"
+    long = params | {f"data.columns.{'x' * 140}{i}": "integer" for i in range(3)}
+    assert len(run_name(here, experiment, {"name": "p", "tags": tags, "params": long})) == 250
+
+
 def test_records_that_cannot_be_sent_are_kept_and_sent_later(here, tmp_path, capsys):
     workspace = Workspace(tmp_path)
     folder = workspace.journal / "run1"

@@ -85,6 +85,18 @@ def test_names_of_the_data_are_no_markup(name):
     assert plain(name) in card
 
 
+def test_a_table_that_is_too_long_leaves_out_nothing_else():
+    found = evaluation()
+    found.models["a"].metrics.update({f"auc/label_{i}": 0.5 for i in range(300)})
+    card = model_card(found.models["a"], found, SUMMARY, "better", "d" * 64)
+    assert "### Metrics" not in card
+    assert "### Data" in card
+    assert f"`{'d' * 64}`" in card
+    assert card.endswith("More is in the report of the run.")
+    text = run_description("a is champion", "m", found, SUMMARY, ("1", "abc"))
+    assert "(#/experiments/1/runs/abc/artifacts/report/report.html)" in text
+
+
 def test_a_card_fits_into_mlflows_column_and_says_what_is_left_out():
     found = dataclasses.replace(evaluation(), notes=[f"note {i} {'x' * 100}" for i in range(100)])
     card = model_card(found.models["a"], found, SUMMARY, "", "")

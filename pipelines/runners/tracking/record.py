@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.text.redaction import mask
-from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.keys import key_of
 from switchyard.components.tracking.model_registry import user_name
 from switchyard.components.training.hooks import OF_OWN_TRAINING, hooks_in, may_train_itself, replaced
 from switchyard.components.training.names import COMMON_TO_TREES, TREE_PARAMETER, TREES
@@ -93,7 +93,7 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
 def _settings(config: PipelineConfig) -> dict[str, str]:
     """Returns every value of the config by its key, without the hyperparameters, which have names of their own."""
     values = config.model_dump(mode="json", exclude={"trainer": {"hyperparameters", "trees"}})
-    flat = {tracking.key_of(key): value for key, value in _flat(values).items()}
+    flat = {key_of(key): value for key, value in _flat(values).items()}
     return {key: mask(value if isinstance(value, str) else json.dumps(value)) for key, value in flat.items()}
 
 

@@ -13,6 +13,8 @@ _log = logging.getLogger(__name__)
 _MOST_CHANGES, _VALUE_LENGTH = 3, 24
 # Characters of a parameter that `tracking.Run.params` stores.
 _STORED = 6000
+# Of MLflow's column; a longer name is an error in PostgreSQL and MySQL.
+_LENGTH = 250
 
 
 def run_name(uri: str, experiment_id: str, record: Mapping[str, Any]) -> str:
@@ -23,7 +25,7 @@ def run_name(uri: str, experiment_id: str, record: Mapping[str, Any]) -> str:
         experiment_id: id of the run's experiment.
         record: a `RunRecord` as a mapping.
     """
-    name, params = str(record["name"]), {k: str(v)[:_STORED] for k, v in record["params"].items() if k != "trainer"}
+    name, params = str(record["name"]), {k: mask(str(v))[:_STORED] for k, v in record["params"].items() if k != "trainer"}
     where = f"tags.`switchyard.pipeline` = '{record['tags']['switchyard.pipeline']}' AND tags.`switchyard.trainer` LIKE '%'"
     try:
         found = tracking.client(uri).search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], max_results=1)
@@ -40,7 +42,8 @@ def run_name(uri: str, experiment_id: str, record: Mapping[str, Any]) -> str:
     if not changed:
         return name
     more = f" and {len(changed) - _MOST_CHANGES} more" if len(changed) > _MOST_CHANGES else ""
-    return f"{name}: {', '.join(changed[:_MOST_CHANGES])}{more}"
+    named = f"{name}: {', '.join(changed[:_MOST_CHANGES])}{more}"
+    return named if len(named) <= _LENGTH else f"{named[: _LENGTH - 1]}…"
 
 
 def _short(key: str) -> str:
