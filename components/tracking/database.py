@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
@@ -18,6 +19,8 @@ from switchyard.components.tracking.workspace_location import is_workspace, sett
 
 # The folder of MLflow's files, beside its database.
 FILES = "mlflow"
+# Alembic's state is global: of two threads that migrate, even different databases, both fail.
+_migrating = threading.Lock()
 
 
 @contextmanager
@@ -38,8 +41,9 @@ def locked_database(uri: str) -> Iterator[None]:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        if not path.exists():
-            _make(path)
+        with _migrating:
+            if not path.exists():
+                _make(path)
         yield
 
 

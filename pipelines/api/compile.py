@@ -110,7 +110,9 @@ def _compiled(
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), source)
         uploads = FileStore(server, config.experiment, partial(display.say, "MLflow")) if upload and server else None
         compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True, uploads=uploads)
-    every = RunContext(tracking_uri=server, record=record.short_json())
+    # A secret's variable and a variable in the pipeline would both be set.
+    named = "" if TRACKING_URI in config.kubeflow.defaults.secrets else server
+    every = RunContext(tracking_uri=named, record=record.short_json())
     complete, readers = RunContext(record=packed(record.to_json())), RunContext(files=uploads.location if uploads else "")
     compiled = with_environment(compiled, every.variables(), first=complete.variables(), readers=readers.variables())
     size = workflow_size(compiled.spec, compiled.platform)

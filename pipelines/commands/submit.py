@@ -32,7 +32,11 @@ class _Seconds(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         from switchyard.pipelines.config.kubeflow import is_duration, seconds
 
-        return float(super().convert(seconds(value) if is_duration(value) else value, param, ctx))
+        try:
+            number = float(seconds(value) if is_duration(value) else value)
+        except ValueError:
+            self.fail(f"{value!r} is no duration; give 90s, 10m, 1h, or a number of seconds", param, ctx)
+        return float(super().convert(number, param, ctx))
 
 
 @click.command("submit", epilog=EXIT_CODES)

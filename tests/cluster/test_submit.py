@@ -212,7 +212,7 @@ def test_an_unreachable_server_is_an_error(warm):
         (["--host", "http://x", "--catchup"], "take effect only with --schedule"),
         (["--host", "http://x", "--max-concurrency", "2"], "take effect only with --schedule"),
         (["--host", "http://x", "--heal", "1"], "--heal and --stuck take effect only with --wait"),
-        (["--host", "http://x", "--wait", "--stuck", "10 minutes"], "'10 minutes' is not a valid float range"),
+        (["--host", "http://x", "--wait", "--stuck", "10 minutes"], "'10 minutes' is no duration; give 90s, 10m, 1h"),
         (["--host", "http://x", "--stuck", "10m"], "--heal and --stuck take effect only with --wait"),
         ([], "--host"),
     ],

@@ -171,6 +171,12 @@ def test_the_example_is_submitted_within_the_size_that_keeps_its_progress_visibl
     assert [p.rpartition("/")[2] for p in places] == ["switchyard-files"]
 
 
+def test_an_address_of_mlflow_in_a_secret_is_the_only_one_that_tasks_have(mlflow, tmp_path):
+    compiled = submitted("", tmp_path, f"tracking.uri={mlflow}", "kubeflow.defaults.secrets.MLFLOW_TRACKING_URI=mlflow/uri")
+    assert not [e for x in containers(compiled) for e in x["env"] if e["name"] == "MLFLOW_TRACKING_URI"]
+    assert "MLFLOW_TRACKING_URI" in str(compiled.platform)
+
+
 def test_the_example_with_data_in_an_object_store_is_submitted_in_little_more(mlflow, tmp_path):
     compiled = submitted(mlflow, tmp_path, "data.path=gs://bucket/data.csv", "task=binary")
     assert workflow_size(compiled.spec, compiled.platform).total <= 310_000

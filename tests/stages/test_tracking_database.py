@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -47,6 +48,13 @@ def test_concurrent_first_runs_create_one_database(tmp_path):
     client = tracking.client(uri)
     made = client.search_runs([client.get_experiment_by_name("e").experiment_id])
     assert {run.info.run_id for run in made} == {out.strip() for out, _ in answers}
+
+
+def test_two_threads_create_a_database_each(tmp_path):
+    uris = [f"sqlite:///{tmp_path / name / 'mlflow.db'}" for name in ("a", "b")]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda uri: tracking.ensure_experiment(uri, "e", None), uris))
+    assert found == ["1", "1"]
 
 
 @pytest.mark.core

@@ -12,8 +12,16 @@ def test_stuck_is_a_duration_or_a_number_of_seconds(given, seconds):
     assert context.params["stuck"] == seconds
 
 
-@pytest.mark.parametrize("given", ["0s", "0.5", "10 minutes", "-1m"])
-def test_a_stuck_that_is_no_duration_is_refused(given):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("0s", "'0s' is no duration"),
+        ("0.5", "0.5 is not in the range x>=1"),
+        ("10 minutes", "'10 minutes' is no duration; give 90s, 10m, 1h, or a number of seconds"),
+        ("-1m", "'-1m' is no duration; give 90s"),
+    ],
+)
+def test_a_stuck_that_is_no_duration_is_refused_with_the_allowed_values(given, said):
     option = next(p for p in submit.command.params if p.name == "stuck")
-    with pytest.raises(click.BadParameter):
+    with pytest.raises(click.BadParameter, match=said):
         option.type.convert(given, option, None)

@@ -17,7 +17,7 @@ class Reviews(nn.Module):
     def forward(self, features):
         words = features[self.name]
         x = self.embedding(words) * (words > 0).unsqueeze(2)
-        # PyTorch wants the channel first.
+        # Conv1d reads (B, channels, length).
         x = self.convolution(x.transpose(1, 2)).relu()
         return self.layers(x.mean(dim=2))
 
