@@ -37,7 +37,7 @@ from switchyard.components.evaluation.trivial import Trivial
 from switchyard.components.metrics import PRIMARY
 from switchyard.components.metrics import names as metric_names
 from switchyard.components.progress import say, warn
-from switchyard.components.tasks import MULTILABEL
+from switchyard.components.tasks import MULTILABEL, RANKING
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import digest_of
@@ -77,7 +77,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         else:
             measuring.in_pipeline(pipeline)
         rows = read_rows(output, list(models), summary)
-        _check_labels(rows.labels, summary)
+        check_labels(rows.labels, summary)
         if not settings.thresholds:
             settings = settings.model_copy(update={"thresholds": default_thresholds(summary.task, rows.labels, summary.targets)})
         result = _result(output, models, measured, rows, settings, summary, baseline)
@@ -221,12 +221,18 @@ def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
+def check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
+    """Raises UserError for rows whose labels are so alike that no model can be evaluated on them."""
     if summary.task == "binary" and len(np.unique(labels)) < 2:
         only = summary.classes[int(labels[0])]
         raise UserError(
             f"data.splits: all {len(labels)} examples of the split {summary.held_out!r} have the label {only!r}: the other "
             f"class cannot be evaluated. Use more rows, a larger {summary.held_out} split, or another data.split_key."
+        )
+    if summary.task == RANKING and not (labels[:, 0] > 0).any():
+        raise UserError(
+            f"data.splits: no row of the split {summary.held_out!r} has a {summary.label} above 0: no query has an order "
+            f"that can be evaluated. Use more rows, or a larger {summary.held_out} split."
         )
     if summary.task == MULTILABEL:
         alike = [name for name, of in zip(summary.labels, labels.T, strict=True) if len(np.unique(of)) < 2]

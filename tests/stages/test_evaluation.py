@@ -7,8 +7,9 @@ import pytest
 
 from switchyard.components.bundle.model import BundleInfo, Columns
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import UserError
 from switchyard.components.evaluation.bootstrap import Rows
-from switchyard.components.evaluation.executor import read_rows
+from switchyard.components.evaluation.executor import check_labels, read_rows
 from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.row_plots import confusion_metrics
@@ -78,6 +79,13 @@ def test_several_labels_are_read_as_they_were_written(tmp_path):
     assert read.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
     assert read.targets == targets
     np.testing.assert_allclose(read.scores["new"], [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], rtol=1e-6)
+
+
+def test_a_ranking_without_a_relevant_row_is_refused_with_what_to_do():
+    facts = DatasetSummary("f", [], {}, {}, {"train": 1, "test": 3}, 0, [], [], "y", "ranking", [], {}, group="query")
+    check_labels(np.array([[0.0, 1.0], [1.0, 1.0]]), facts)
+    with pytest.raises(UserError, match=r"no row of the split 'test' has a y above 0.*larger test split"):
+        check_labels(np.array([[0.0, 1.0], [0.0, 2.0]]), facts)
 
 
 def test_rows_of_a_new_class_count_only_for_the_candidate():
