@@ -106,6 +106,19 @@ def test_tensorflow_takes_memory_as_it_needs_it():
     assert done.stdout.splitlines()[-1] == str([True] * HERE)
 
 
+def test_keras_trains_in_a_process_that_has_used_the_gpu():
+    """In a Kubeflow task training may follow transform; a custom image may show it a GPU that no setting requests."""
+    code = (
+        "import tensorflow as tf\n"
+        "tf.constant(1) + 1\n"
+        "from switchyard.components.training.accelerator import AcceleratorProfile\n"
+        "from switchyard.components.training.tensorflow.trainer import TensorflowTrainer\n"
+        "TensorflowTrainer().prepare(AcceleratorProfile())\n"
+    )
+    alone = {k: v for k, v in os.environ.items() if k != "TF_FORCE_GPU_ALLOW_GROWTH"}
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=alone, check=True)
+
+
 @pytest.mark.parametrize("trainer", BOTH)
 def test_a_whole_pipeline_logs_the_gpu_to_mlflow(trainer, tmp_path):
     done = run(BREAST_CANCER, tmp_path, "--trainer", trainer, "--set", "trainer.accelerator={kind: gpu, precision: bf16}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,9 @@ class TensorflowTrainer(Trainer):
             tf.config.set_visible_devices([], "GPU")
         else:
             for gpu in tf.config.list_physical_devices("GPU"):
-                tf.config.experimental.set_memory_growth(gpu, True)
+                # Refused if TensorFlow was used before, by the transform stage of the same Kubeflow task: it holds the memory.
+                with suppress(RuntimeError):
+                    tf.config.experimental.set_memory_growth(gpu, True)
         if resolved.workers > 1 or resolved.kind == "tpu":
             self._strategy = strategy_for(resolved, group)
 
