@@ -17,6 +17,7 @@ from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.infra_validation.config import InfraValidationConfig
 from switchyard.components.ingest.config import DataConfig
 from switchyard.components.tasks import BINARY, DEFAULT_QUANTILES, QUANTILE, TASKS
+from switchyard.components.text.addresses import has_host
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.config import TrainerConfig
 from switchyard.components.training.names import MODEL_PARAMETER, NETWORKS, TREES
@@ -91,9 +92,9 @@ class TrackingConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> TrackingConfig:
         allowed = r"(https?|sqlite|postgresql|mysql|mssql|databricks)([+a-z0-9]*)(://.*)?"
-        if self.uri is not None and not re.fullmatch(allowed, self.uri):
+        if self.uri is not None and not (re.fullmatch(allowed, self.uri) and has_host(self.uri)):
             raise ValueError(
-                f"uri: {self.uri!r} is not a tracking server; allowed: http(s)://..., sqlite:///..., postgresql://..., "
+                f"uri: {mask(self.uri)!r} is not a tracking server; allowed: http(s)://..., sqlite:///..., postgresql://..., "
                 "mysql://... (MLflow 3 refuses plain folders)"
             )
         return self

@@ -188,7 +188,15 @@ def test_a_workflow_that_is_large_for_the_data_in_it_is_announced_with_what_make
 
 
 @pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000", "http://0.0.0.0:5000"]
+    "address",
+    [
+        "http://127.0.0.1:5000",
+        "http://localhost:5000",
+        "http://localhost.:5000",
+        "http://[::1]:5000",
+        "http://[::ffff:127.0.0.1]:5000",
+        "http://0.0.0.0:5000",
+    ],
 )
 def test_an_address_of_mlflow_that_pods_would_look_for_in_themselves_is_refused_before_anything_is_sent(address, tmp_path):
     said = r"tracking.uri: .* an address of this machine.*set kubeflow.defaults.environment.MLFLOW_TRACKING_URI"
