@@ -25,6 +25,7 @@ from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.evaluation.executor import Executor
 from switchyard.components.evaluation.slices import SliceColumn, slices_of
 from switchyard.components.evaluation.tfma_config import eval_config
+from switchyard.components.tasks import TASKS
 from switchyard.components.values.conversion import fit_rows
 from switchyard.components.values.raw_features import RawFeature
 from switchyard.pipelines.config.beam import BeamConfig
@@ -32,14 +33,23 @@ from tests.training_inputs import TARGETS
 
 # Rows of a shard: several batches, the last one small.
 ROWS = 2_300
-CLASSES: Mapping[str, list[Any]] = {"binary": ["no", "yes"], "multiclass": ["u", "v", "w"], "regression": [], "quantile": []}
-OWN = "def cost(labels, scores):\n    return float(labels @ scores[:, 0])\n"
+CLASSES: Mapping[str, list[Any]] = {
+    "binary": ["no", "yes"],
+    "multiclass": ["u", "v", "w"],
+    **{task: [] for task in TASKS if task not in ("binary", "multiclass")},
+}
+LABELS = {"multioutput": ("y1", "y2"), "multilabel": ("y1", "y2")}
+OWN = "def cost(labels, scores):\n    return float((labels.T @ scores).sum())\n"
+
+
+def _targets(task: str) -> tuple[str, ...]:
+    return LABELS.get(task) or TARGETS.get(task, ())
 
 
 def _batch(task: str, seed: int) -> pa.RecordBatch:
     """Rows whose columns `a`, `b` and `champion` are the scores of these models; the champion has none of every seventh row."""
     random = np.random.default_rng(seed)
-    outputs = len(TARGETS.get(task, ())) or (3 if task == "multiclass" else 1)
+    outputs = len(_targets(task)) or (3 if task == "multiclass" else 1)
 
     def column(values: Any, kind: pa.DataType) -> pa.Array:
         return pa.array([None if v is None else np.atleast_1d(v).tolist() for v in values], pa.list_(kind))
@@ -53,7 +63,13 @@ def _batch(task: str, seed: int) -> pa.RecordBatch:
     champion: list[Any] = scores(2).to_pylist()
     champion[::7] = [None] * len(champion[::7])
     classes = CLASSES[task]
-    labels = random.normal(0.5, 1, ROWS) if not classes else [classes[i].encode() for i in random.integers(0, len(classes), ROWS)]
+
+    def labels() -> pa.Array:
+        if classes:
+            return column([classes[i].encode() for i in random.integers(0, len(classes), ROWS)], pa.binary())
+        values = random.normal(0.5, 1, ROWS) if task not in ("multilabel", "ranking") else random.integers(0, 2, ROWS)
+        return column(values.astype(float), pa.float32())
+
     columns = {
         "a": scores(9),
         "b": scores(1),
@@ -61,7 +77,9 @@ def _batch(task: str, seed: int) -> pa.RecordBatch:
         "city": column([None if c == 3 else ["Ä".encode(), b"b", b""][c] for c in random.integers(0, 4, ROWS)], pa.binary()),
         "share": column(random.choice([0.5, 2.0, np.nan], ROWS), pa.float32()),
         "count": column([int(c) if c else None for c in random.integers(0, 3, ROWS)], pa.int64()),
-        "y": column(labels, pa.binary() if classes else pa.float32()),
+        **{name: labels() for name in LABELS.get(task, ("y",))},
+        # Queries have rows in several batches and shards.
+        **({"query": column(random.integers(0, 90, ROWS).tolist(), pa.int64())} if task == "ranking" else {}),
     }
     return pa.RecordBatch.from_pydict(columns)
 
@@ -75,10 +93,10 @@ class ColumnModel:
             "pytorch",
             "pytorch",
             task,
-            "y",
+            ",".join(LABELS.get(task, ("y",))),
             CLASSES[task],
             [RawFeature(name, "float32", width)],
-            targets=list(TARGETS.get(task, ())),
+            targets=list(_targets(task)),
         )
 
     def score_columns(self, columns: Any) -> np.ndarray:
@@ -108,12 +126,28 @@ class Case:
             with tf.io.TFRecordWriter(str(folder / "examples" / "Split-test" / f"data-{shard}")) as writer:
                 for record in RecordBatchToExamplesEncoder().encode(_batch(task, shard)):
                     writer.write(record)
-        width = len(TARGETS.get(task, ())) or (3 if task == "multiclass" else 1)
+        width = len(_targets(task)) or (3 if task == "multiclass" else 1)
         kinds = dict.fromkeys(("a", "b", "champion"), "list of float" if width > 1 else "float")
-        columns = {**kinds, "city": "string", "share": "float", "count": "integer", "y": "string" if CLASSES[task] else "float"}
+        label, kind = LABELS.get(task, ("y",)), "string" if CLASSES[task] else "float"
+        columns = {**kinds, "city": "string", "share": "float", "count": "integer", **dict.fromkeys(label, kind)}
+        group = "query" if task == "ranking" else None
+        columns |= {group: "integer"} if group else {}
         rows = {"train": 1, "test": shards * ROWS}
         DatasetSummary(
-            "f", [], columns, {}, rows, 0, [], [], "y", task, CLASSES[task], {}, targets=list(TARGETS.get(task, ()))
+            "f",
+            [],
+            columns,
+            {},
+            rows,
+            0,
+            [],
+            [],
+            ",".join(label),
+            task,
+            CLASSES[task],
+            {},
+            targets=list(_targets(task)),
+            group=group,
         ).save(self._examples.uri)
         self._models = []
         for name in ("a", "b"):
