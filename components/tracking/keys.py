@@ -18,6 +18,7 @@ def key_of(name: str) -> str:
 
 
 def metric_key(name: str) -> str:
-    """Returns the key of a metric: in a name like `auc/<column>` the column is one that MLflow accepts, see `key_of`."""
+    """Returns the key of a metric as MLflow accepts it: of a user's `acc@5`, or of `auc/<column>`, see `key_of`."""
     metric, slash, column = name.partition("/")
+    metric = key_of(metric) if re.search(r"[^\w\-. :]", metric, re.ASCII) else metric
     return f"{metric}/{key_of(column)}" if slash else metric

@@ -62,7 +62,7 @@ class Run:
         self._do({"op": "tags", "values": {k: mask(str(v))[:8000] for k, v in values.items()}})
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Logs metrics at a step (an epoch); the column in a name like `auc/<column>` as MLflow accepts it, see `metric_key`."""
+        """Logs metrics at a step (an epoch), under names that MLflow accepts, see `metric_key`."""
         named = {metric_key(name): value for name, value in values.items()}
         self._do({"op": "metrics", "values": named, "step": step, "time": int(time.time() * 1000)})
 

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from switchyard.components.errors import TrainingError, UserError
 from switchyard.components.metrics import direction
@@ -62,9 +63,9 @@ class TrainingLedger:
 
         Raises:
             TrainingError: `loss` or `val_loss` is not finite.
-            UserError: a model with a training of its own does not measure the monitored metric.
+            UserError: a model with a training of its own does not measure the monitored metric, or one that is no number.
         """
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: _number(name, value) for name, value in metrics.items()}
         if self.hyperparameters.monitor not in values:
             raise UserError(
                 f"trainer.hyperparameters.early_stopping.metric: {self.hyperparameters.monitor!r} is not measured by the model, "
@@ -138,6 +139,15 @@ def _link(file: Path, target: Path) -> None:
         shutil.copyfile(file, temporary)
     os.replace(temporary, target)
     temporary.unlink(missing_ok=True)  # replacing a link to the same file does nothing
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"trainer.model: the metric {name!r} must be one number, received {value!r}"[:300] + "; average it"
+        ) from None
 
 
 def diverged(loss: str, outputs: int, metrics: Mapping[str, float]) -> str:

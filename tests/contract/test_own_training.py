@@ -179,6 +179,43 @@ def test_a_lightning_module_may_save_its_hyperparameters(make):
     assert PytorchTrainer().train(make(build_model=build, **PLAIN), no_report).epochs == 3
 
 
+def test_a_metric_of_a_compiled_model_that_is_no_number_is_refused(make):
+    import keras
+
+    def build(spec):
+        model = linear(TensorflowTrainer)(spec)
+        of_both = keras.metrics.F1Score(average=None, threshold=0.5)
+        of_both.result = lambda: keras.ops.zeros((2,))
+        model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True), metrics=[of_both])
+        return model
+
+    with pytest.raises(UserError, match=r"the metric 'f1_score' must be one number, received .*; average it"):
+        TensorflowTrainer().train(make(build_model=build, **PLAIN), no_report)
+
+
+def test_averages_of_weights_that_the_exported_epoch_would_lack_are_refused(make):
+    import keras
+    from lightning.pytorch.callbacks import StochasticWeightAveraging
+
+    averages = Hooks(build_optimizer=lambda model, spec: keras.optimizers.SGD(0.1, use_ema=True))
+    with pytest.raises(UserError, match="with use_ema Keras replaces the weights after the last epoch"):
+        TensorflowTrainer().train(make(hooks=averages), no_report)
+    averages = Hooks(build_callbacks=lambda spec: [StochasticWeightAveraging(0.1)])
+    with pytest.raises(UserError, match="StochasticWeightAveraging replaces the weights after the last epoch"):
+        PytorchTrainer().train(make(hooks=averages), no_report)
+
+
+def test_the_learning_rate_of_a_lightning_module_is_recorded_as_a_number(make):
+    import torch
+
+    def build(spec):
+        model = lightning_model(spec)
+        type(model).configure_optimizers = lambda self: torch.optim.SGD(self.parameters(), torch.tensor(0.25))
+        return model
+
+    assert PytorchTrainer().train(make(build_model=build, **PLAIN), no_report).used["learning_rate"] == 0.25
+
+
 def test_a_lightning_module_with_data_of_its_own_is_refused(make):
     def build(spec):
         model = lightning_model(spec)

@@ -134,7 +134,8 @@ def test_every_name_has_a_metric_key_of_its_own_that_mlflow_accepts(tmp_path):
     columns = [*names(tmp_path / "canary"), "plain", 'a"', "a'", "a/b", "..", " ", "a" * 10_001]
     run.metrics({f"drift.{key_of(name)}": 1.0 for name in columns})
     run.metrics({f"auc/{name}": 1.0 for name in columns})
+    run.metrics({"acc@5": 1.0, "acc#5": 1.0, "of: all": 1.0})
     assert not run.offline
     kept = tracking.client(uri).get_run(run_id).data.metrics
-    assert len(kept) == 2 * len(columns)
-    assert {"drift.plain", "auc/plain"} <= kept.keys()
+    assert len(kept) == 2 * len(columns) + 3
+    assert {"drift.plain", "auc/plain", "of: all"} <= kept.keys()

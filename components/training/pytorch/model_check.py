@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as lightning
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 from torch import nn
 
 from switchyard.components.errors import UserError
@@ -69,6 +70,15 @@ def check_training(model: nn.Module, request: TrainRequest) -> None:
         "Remove it: the optimizer comes from trainer.hyperparameters, the loss from task. Or write a LightningModule with "
         "training_step, validation_step and configure_optimizers, which is trained as it is.",
     )
+
+
+def refuse_averages(callbacks: Sequence[Callback]) -> None:
+    """Raises UserError for a callback whose averages of weights replace the weights after the last epoch only."""
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        raise UserError(
+            "trainer.callbacks: StochasticWeightAveraging replaces the weights after the last epoch, and the best epoch's are "
+            "exported; use EMAWeightAveraging, whose averages are those of each epoch"
+        )
 
 
 def check_loss(model: nn.Module, request: TrainRequest) -> None:

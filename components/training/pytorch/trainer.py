@@ -42,7 +42,13 @@ from switchyard.components.training.pytorch.default_model import default_model
 from switchyard.components.training.pytorch.hints import without_hints
 from switchyard.components.training.pytorch.losses import row_losses
 from switchyard.components.training.pytorch.metrics import Metrics, activated
-from switchyard.components.training.pytorch.model_check import check_logits, check_loss, check_training, trains_itself
+from switchyard.components.training.pytorch.model_check import (
+    check_logits,
+    check_loss,
+    check_training,
+    refuse_averages,
+    trains_itself,
+)
 from switchyard.components.training.pytorch.numerics import numerics
 from switchyard.components.training.pytorch.placement import placement, spread, tpus, xla_on_cpu
 from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor
@@ -105,6 +111,7 @@ class PytorchTrainer(Trainer):
         module = cast(lightning.LightningModule, model) if whole else _Module(model, request)
         used: dict[str, Any] = {"loss": f"{type(model).__name__}.training_step"} if whole else {}
         callbacks = request.hooks.callbacks(request.spec, Callback)
+        refuse_averages(callbacks)
         if not ledger.finished:
             with Beside() as writer:
                 checkpoints = _Checkpoints(writer)
@@ -404,8 +411,8 @@ def _own_training(module: lightning.LightningModule, trainer: lightning.Trainer)
     used: dict[str, Any] = {"optimizer": ", ".join(type(optimizer).__name__ for optimizer in optimizers)}
     if schedulers := [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]:
         used["schedule"] = ", ".join(schedulers)
-    elif optimizers:
-        used["learning_rate"] = optimizers[0].param_groups[0]["lr"]
+    elif optimizers and (rate := optimizers[0].param_groups[0].get("lr")) is not None:
+        used["learning_rate"] = float(rate)
     module.trainer = None
     return used
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
 
+from switchyard.components.errors import UserError
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training, refuse_replaced
 from switchyard.components.training.tensorflow.losses import row_losses
@@ -42,6 +45,17 @@ def check_training(model: keras.Model, request: TrainRequest, *, by_hand: bool) 
     where = "(on a TPU, on several devices, or with accumulate_steps)"
     own = [f"{n} {where}" for n in _STEPS if getattr(type(model), n) is not getattr(keras.Model, n)] if by_hand else []
     refuse_own_training(own, "Remove it, or train on one CPU or GPU without accumulate_steps.")
+
+
+def refuse_averages(model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Raises UserError for an optimizer whose averages of weights replace the weights after the last epoch only."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    swapped = any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks)
+    if optimizer.use_ema and not optimizer.ema_overwrite_frequency and not swapped:
+        raise UserError(
+            "trainer.model: with use_ema Keras replaces the weights after the last epoch, and the best epoch's are exported; set "
+            "the optimizer's ema_overwrite_frequency, after which steps the averages replace the weights"
+        )
 
 
 def check_loss(model: keras.Model, request: TrainRequest) -> None:

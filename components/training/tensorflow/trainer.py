@@ -40,7 +40,7 @@ from switchyard.components.training.positional import by_name, save_names
 from switchyard.components.training.schedule import factor
 from switchyard.components.training.tensorflow.default_model import default_model
 from switchyard.components.training.tensorflow.losses import MeanLoss, RowLosses, row_losses
-from switchyard.components.training.tensorflow.model_check import check_logits, check_loss, check_training
+from switchyard.components.training.tensorflow.model_check import check_logits, check_loss, check_training, refuse_averages
 from switchyard.components.training.tensorflow.predictor import TensorflowPredictor
 from switchyard.components.training.tensorflow.replicas import Replicas, strategy_for
 from switchyard.components.training.tensorflow.steps import Steps
@@ -193,6 +193,7 @@ def _train(model: keras.Model, request: TrainRequest, ledger: TrainingLedger, re
     hyper, task = request.hyperparameters, request.spec.task
     steps_per_epoch = hyper.steps_per_epoch(request.train.rows)
     callbacks = request.hooks.callbacks(request.spec, keras.callbacks.Callback)
+    refuse_averages(model, callbacks)
     with Beside() as writer:
         if replicas:
             replicas.fit(ledger.epochs, [*callbacks, _Epochs(ledger, report, request.shard, writer, steps_per_epoch)])
