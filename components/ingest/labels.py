@@ -44,6 +44,7 @@ class LabelValues:
 
     Attributes:
         overflow: True when there are more distinct values than `MAX_CLASSES`.
+        range: smallest and largest value over all rows, as far as they are numbers; None without any.
         spaced: number of rows whose text has surrounding spaces, which are no part of the class.
     """
 
@@ -51,6 +52,7 @@ class LabelValues:
         self.name = name
         self.overflow = False
         self.spaced = 0
+        self.range: tuple[float, float] | None = None
         self._counts: Counter[tuple[bool, type, Any]] = Counter()
         self._has_texts = is_text
         self._has_dates = self._has_padded = False
@@ -63,11 +65,21 @@ class LabelValues:
             self.spaced += pc.sum(pc.not_equal(one_a_row(column).cast(pa.string()), plain)).as_py() or 0
         elif pa.types.is_temporal(plain.type):
             self._has_dates = True
+        self._widen(plain)
         if not self.overflow:
             counted = pc.value_counts(plain.drop_null())
             for value, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):
                 self._counts[untyped, type(value), value] += count
             self.overflow = len(self._counts) > MAX_CLASSES
+
+    def _widen(self, plain: pa.Array) -> None:
+        try:
+            numbers = pc.min_max(plain.cast(pa.float64(), safe=False)).as_py()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # texts and dates have no range
+            return
+        if numbers["min"] is not None:
+            low, high = self.range or (numbers["min"], numbers["max"])
+            self.range = min(low, numbers["min"]), max(high, numbers["max"])
 
     @property
     def is_text(self) -> bool:

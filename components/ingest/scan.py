@@ -318,10 +318,11 @@ def _check_ranking(spec: InputSpec, found: Scan, labels: LabelValues) -> None:
             f"group: {found.missing_keys:,} of {found.rows:,} rows have no value of {spec.group!r} and cannot be ranked. "
             "Fix the data, or leave these rows out of it."
         )
-    if outside := [value for value in labels.counts() if not 0 <= float(value) <= LARGEST_RELEVANCE]:
+    # Not from the counts, which end at a number of distinct values.
+    if labels.range and (outside := [value for value in labels.range if not 0 <= value <= LARGEST_RELEVANCE]):
         raise UserError(
-            f"label: {spec.label!r} holds {in_a_line(outside[:5])}; a relevance is a number from 0, irrelevant, to "
-            f"{LARGEST_RELEVANCE}, whose gain is 2^31 - 1. Scale the label."
+            f"label: {spec.label!r} holds {in_a_line([f'{value:g}' for value in outside])}; a relevance is a number from 0, "
+            f"irrelevant, to {LARGEST_RELEVANCE}, whose gain is 2^31 - 1. Scale the label."
         )
 
 

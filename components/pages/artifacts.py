@@ -17,6 +17,7 @@ from switchyard.components.data.summary import EVAL, TEST, TRAIN, DatasetSummary
 from switchyard.components.data.summary import FILE as DATASET
 from switchyard.components.pages.statistics import statistics_html
 from switchyard.components.text.markdown import plain
+from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import run as tracking
 
 # MLflow's limits; its names of column types; and of what a data set is used for.
@@ -58,7 +59,8 @@ def track_data(run: tracking.Run, summary: DatasetSummary) -> None:
         run.dataset(
             name,
             digest,
-            ", ".join(summary.files)[:1000],
+            # Masked before it is cut: a password is recognized by what follows it.
+            mask(", ".join(summary.files))[:1000],
             profile,
             schema=schema if len(schema) < _SCHEMA_LENGTH else "",
             context=_CONTEXTS.get(split, split),

@@ -1,6 +1,7 @@
 """Workers exchange the addresses on which they listen."""
 
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -32,3 +33,23 @@ def test_a_worker_that_does_not_come_is_an_error(monkeypatch):
         addresses.exchanged(0, 2, ("127.0.0.1", free_port()))
     with pytest.raises(ConnectionRefusedError):
         addresses.exchanged(1, 2, ("127.0.0.1", free_port()))
+
+
+@pytest.mark.core
+def test_probes_and_strangers_at_the_port_do_not_end_the_meeting():
+    host, port = meeting = "127.0.0.1", free_port()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(addresses.exchanged, 0, 2, meeting)
+        for sent in (None, b"", b"GET / HTTP/1.1\r\n\r\n", b'[0, "x:1"]\n', b'[7, "x:1"]\n', b'["a"]\n', b"\xff\n"):
+            for _ in range(100):
+                try:
+                    stranger = socket.create_connection((host, port), timeout=10)
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.1)
+            with stranger:
+                if sent:
+                    stranger.sendall(sent)
+        found = addresses.exchanged(1, 2, meeting)
+        assert first.result(60) == found
+    assert all(address.startswith("127.0.0.1:") for address in found)

@@ -170,6 +170,12 @@ def test_a_relevance_is_a_number_from_0_to_31(tmp_path):
             scanned(tmp_path, labels=("0", wrong))
 
 
+def test_a_relevance_beyond_the_counted_values_is_refused_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("switchyard.components.ingest.labels.MAX_CLASSES", 3)
+    with pytest.raises(UserError, match="label: 'y' holds 99; a relevance"):
+        scanned(tmp_path, labels=("0", "1", "2", "3", "4", "99"))
+
+
 def test_a_row_without_a_query_and_data_without_its_column_are_refused(tmp_path):
     with pytest.raises(UserError, match="group: 30 of 60 rows have no value of 'q' and cannot be ranked"):
         scanned(tmp_path, queries=("a", ""))
