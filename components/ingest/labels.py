@@ -124,7 +124,10 @@ def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, 
     """
     kind = batch.column(name).type
     if longest(batch.column(name)) > 1:
-        raise UserError(f"label: {file}: {name!r} holds lists; a label is one value per row. Choose another column.")
+        raise UserError(
+            f"label: {file}: {name!r} holds lists; a label is one value per row. Choose another column, or write each "
+            "element to a column of its own and give label: [a, b] with task: multilabel or multioutput."
+        )
     if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_duration(kind):
         raise UserError(
             f"label: {file}: {name!r} holds {kind}; a label is a number, a boolean, a date or a text. Choose another."

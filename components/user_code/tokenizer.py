@@ -14,12 +14,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from switchyard.components.data.feature_spec import FeatureSpec
-from switchyard.components.errors import UserError, damaged_artifact, first_line
+from switchyard.components.errors import UserError, damaged_artifact, did_you_mean, first_line
 from switchyard.components.user_code.loading import UserCode, blamed, folder_of
 
 FOLDER = "tokenizer"
@@ -70,7 +71,14 @@ class Tokenizer:
             raise self._wrong(f"{code.function} must return a function of texts, received {self._function!r}")
         # A text may be missing, so the empty one must be possible; it also tells the shapes before any data is read.
         empty = {f.name: np.full((1, *f.shape), b"", dtype=object) for f in self.texts}
-        self.outputs = tuple(self._described(name, array) for name, array in sorted(self._tokens(empty, 1).items()))
+        found = self._tokens(empty, 1)
+        sizes = getattr(self._function, "vocabulary_sizes", {})
+        if isinstance(sizes, Mapping) and (unknown := [str(name) for name in sizes if name not in found]):
+            raise self._wrong(
+                f"vocabulary_sizes names {unknown[0]!r}, which the function does not return."
+                f"{did_you_mean(unknown[0], found)} It returns: {', '.join(sorted(found))}"
+            )
+        self.outputs = tuple(self._described(name, array, sizes) for name, array in sorted(found.items()))
 
     def __call__(self, features: Arrays) -> dict[str, np.ndarray]:
         """Returns the features of B rows with the texts, object arrays of bytes, replaced by the tokenizer's arrays.
@@ -91,7 +99,10 @@ class Tokenizer:
                 )
             size = spec.vocabulary_size
             if size and array.size and not (array.min() >= 0 and array.max() < size):
-                raise self._wrong(f"{spec.name!r} has values from {array.min()} to {array.max()}, and its vocabulary {size}")
+                raise self._wrong(
+                    f"{spec.name!r} has values from {array.min()} to {array.max()}, and its vocabulary {size}; "
+                    f"set vocabulary_sizes to at least {array.max() + 1} for it, and return no value below 0"
+                )
         return {**{name: array for name, array in features.items() if name not in texts}, **found}
 
     def _tokens(self, texts: Arrays, rows: int) -> dict[str, np.ndarray]:
@@ -124,16 +135,15 @@ class Tokenizer:
         array = array[:, np.newaxis] if array.ndim == 1 else array
         return np.ascontiguousarray(array, dtype=_DTYPES[array.dtype.kind])
 
-    def _described(self, name: str, array: np.ndarray) -> FeatureSpec:
-        sizes = getattr(self._function, "vocabulary_sizes", {})
-        size = sizes.get(name) if isinstance(sizes, Mapping) else sizes
-        whole = isinstance(size, int | np.integer) and size > 0
-        if size is not None and not (whole and array.dtype == np.int64):
-            raise self._wrong(f"vocabulary_sizes must map names of whole-number arrays to their sizes, received {sizes!r}"[:300])
+    def _described(self, name: str, array: np.ndarray, sizes: Any) -> FeatureSpec:
         if 0 in array.shape:
             raise self._wrong(
                 f"{name!r} is empty, of shape {array.shape[1:]} per row, for an empty text; pad all rows to one length"
             )
+        size = sizes.get(name) if isinstance(sizes, Mapping) else sizes
+        whole = isinstance(size, int | np.integer) and size > 0
+        if size is not None and not (whole and array.dtype == np.int64):
+            raise self._wrong(f"vocabulary_sizes must map names of whole-number arrays to their sizes, received {sizes!r}"[:300])
         return FeatureSpec(name, array.dtype.name, array.shape[1:], int(size) if size is not None else None)
 
     def _wrong(self, what: str) -> UserError:

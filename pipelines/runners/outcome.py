@@ -20,6 +20,7 @@ from switchyard.components.errors import (
 from switchyard.components.evaluation.results import Evaluation
 from switchyard.components.evaluation.servability import verdicts
 from switchyard.components.failure import classify
+from switchyard.components.text.markdown import plain
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking.model_registry import CHALLENGER, DEFERRED, REFUSED
 from switchyard.pipelines.runners.contract import RunResult, StageResult
@@ -94,6 +95,8 @@ def track_result(tracker: RunTracker, result: RunResult, display: Display, works
     tags = {"switchyard.status": result.status, "blessed": str(result.blessed).lower()}
     if result.error:
         tags["switchyard.why"] = result.error
+    if result.error and result.status == "failed":
+        tags["mlflow.note.content"] = f"**Failed.** {plain(result.error)}"
     tracker.ended({"failed": "FAILED", "cancelled": "KILLED"}.get(result.status, "FINISHED"), tags)
     if tracker.offline:
         display.say("tracking", left_behind(workspace, tracker.refused))

@@ -89,6 +89,24 @@ def test_what_is_no_array_of_one_shape_is_refused_before_any_data_is_read(expres
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (
+            '"ids": 100',
+            '"id": 100',
+            "names 'id', which the function does not return. Did you mean 'ids'.*: ids, length",
+        ),
+        ("+ [0] * (4 - len(ws))", "", "'ids' is empty, of shape .* for an empty text; pad all rows to one length"),
+        ('"ids": 100', '"length": 100', "vocabulary_sizes must map names of whole-number arrays"),
+    ],
+    ids=["unknown name", "plain lists without padding", "numbers that are not whole"],
+)
+def test_a_wrong_vocabulary_size_and_unpadded_lists_have_errors_of_their_own(old, new, why, tmp_path):
+    with pytest.raises(UserError, match=why):
+        Tokenizer(code(tmp_path, WORDS.replace(old, new)), [TEXT])
+
+
+@pytest.mark.parametrize(
     ("expression", "why"),
     [
         ("{'ids': np.zeros((len(texts['review']), 1 + max(map(len, texts['review']))))}", "pad and cut all rows to one length"),

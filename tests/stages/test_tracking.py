@@ -179,6 +179,8 @@ def test_a_runs_name_says_what_differs_from_the_pipelines_last_run(tmp_path):
     assert run_name(uri, experiment, changed) == (
         "p pytorch: learning_rate 0.01, evaluation.slices [['a long column']], without split.eval"
     )
+    moved = {**first, "params": {**params, "data.path": '["/a/long/folder/of/some/user/b.csv"]'}}
+    assert run_name(uri, experiment, moved) == 'p pytorch: data.path ["b.csv"]'
     many = {**first, "params": {**params, **{f"x.y.{i}": "v" * 30 for i in range(5)}}}
     assert run_name(uri, experiment, many).endswith("y.2 vvvvvvvvvvvvvvvvvvvvvvv… and 2 more")
 

@@ -69,7 +69,9 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
     dropped = set.intersection(
         *({*replaced(hooks_in(file)), *(OF_OWN_TRAINING if may_train_itself(file) else ())} for file in files)
     )
-    hyper = {k: v for k, v in hyper.items() if k not in dropped}
+    # A value that was set although it does not apply is kept: the run is refused for it.
+    kept = given.hyperparameters.model_fields_set
+    hyper = {k: v for k, v in hyper.items() if k not in dropped or k.partition(".")[0] in kept}
     return RunRecord(
         name=f"{config.name} {trainer}",
         experiment=config.experiment,

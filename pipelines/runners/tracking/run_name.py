@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from switchyard.components.tracking import run as tracking
 
 _log = logging.getLogger(__name__)
 _MOST_CHANGES, _VALUE_LENGTH = 3, 24
+_FOLDERS = re.compile(r"""[^\s"',\[\]{}]*/(?=[^\s"',\[\]{}])""")
 # Characters of a parameter that `tracking.Run.params` stores.
 _STORED = 6000
 # Of MLflow's column; a longer name is an error in PostgreSQL and MySQL.
@@ -51,4 +53,6 @@ def _short(key: str) -> str:
 
 
 def _short_value(value: str) -> str:
+    if len(value) > _VALUE_LENGTH:
+        value = _FOLDERS.sub("", value)  # two files of one folder differ in their ends
     return value if len(value) <= _VALUE_LENGTH else f"{value[: _VALUE_LENGTH - 1]}…"

@@ -22,6 +22,7 @@ from typing import Any
 from switchyard.components.errors import DataGateError
 from switchyard.components.failure import classify
 from switchyard.components.process.at_termination import at_termination
+from switchyard.components.text.markdown import plain
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.kubeflow.carried_files import unpacked
@@ -169,7 +170,10 @@ def _failed(run: _OwnRun | None, error: BaseException) -> None:
     if not run.parents:
         return
     client.set_tag(run.parent, "switchyard.status", failure.run_status)
-    client.set_tag(run.parent, "switchyard.why", (message if gate else f"{run.stage}: {message}")[:5000])
+    why = (message if gate else f"{run.stage}: {message}")[:5000]
+    client.set_tag(run.parent, "switchyard.why", why)
+    if not gate:  # the gate describes the run itself
+        client.set_tag(run.parent, "mlflow.note.content", f"**Failed.** {plain(why)}")
 
 
 def _succeeded(run: _OwnRun | None) -> None:
