@@ -86,7 +86,7 @@ def test_mlflow_holds_parameters_metrics_and_stages_of_a_run(runs, client):
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["auc"] == pytest.approx(result["metrics"]["auc"])
     assert parent.data.params["learning_rate"] == "0.001"
-    assert "breast_cancer.csv" in parent.data.params["data.path"]
+    assert "data.csv" in parent.data.params["data.path"]
     assert parent.data.tags["mlflow.note.content"].startswith(("**Blessed.**", "**Not blessed.**"))
     inputs = {i.tags[0].value: i.dataset for i in parent.inputs.dataset_inputs}
     assert sorted(inputs) == ["testing", "training", "validation"]
