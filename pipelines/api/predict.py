@@ -266,7 +266,9 @@ def _prepare(parts: Path, plan: str, *, fresh: bool) -> None:
     known = parts / "plan.json"
     if known.exists() and known.read_text(encoding="utf-8") != plan:
         raise ArgumentError(
-            "output", f"{parts} holds parts of another model or input; start over with fresh, or choose another output file."
+            "output",
+            f"{parts} holds parts of another model or input; start over with --fresh (in Python: fresh=True), or choose another "
+            "output file.",
         )
     done = len(list(parts.glob("[0-9]*.parquet")))
     if done:
