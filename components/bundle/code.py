@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from switchyard.components.errors import UserError
-from switchyard.components.user_code.loading import file_of, is_file, load_function
+from switchyard.components.user_code.loading import admit_bundled, file_of, is_file, load_function
 
 FOLDER = "code"
 # Framework -> its predictor, which loads the trainer's export without the trainer's imports.
@@ -45,10 +45,7 @@ def load_predictor_class(bundle: Path, predictor: str) -> Any:
             f"{FOLDER}/, such as my_trainer.py:MyTrainer. Train again."
         )
     parts = found["module"].split("/")
-    for taken in {p.stem for p in (bundle / FOLDER).iterdir()} & (sys.stdlib_module_names | {"switchyard"}):
-        raise UserError(f"model: {FOLDER}/{taken} would shadow a module of Python or Switchyard. Rename it and train again.")
-    # Bytecode files beside the code would not be in the manifest.
-    sys.dont_write_bytecode = True
+    admit_bundled(bundle / FOLDER, "model")
     if len(parts) == 1:
         return load_function(str(file), found["name"])
     return _from_package(bundle / FOLDER, parts, found["name"])

@@ -160,6 +160,18 @@ def _read(path: Path, key: str) -> bytes:
         raise UserError(f"{key}: {path}: cannot be read: {error.strerror}. Check the path.") from None
 
 
+def admit_bundled(code: Path, key: str) -> None:
+    """Checks a bundle's folder of user code before any of it is imported.
+
+    Raises:
+        UserError: a file or folder in it has the name of a module of Python or of Switchyard.
+    """
+    for taken in {p.stem for p in code.iterdir()} & (sys.stdlib_module_names | {"switchyard"}):
+        raise UserError(f"{key}: {code.name}/{taken} would shadow a module of Python or Switchyard. Rename it and train again.")
+    # Bytecode files beside the code would not be in the manifest.
+    sys.dont_write_bytecode = True
+
+
 def load_function(path: str, function: str) -> Callable[..., Any]:
     """See `UserCode.load`."""
     folder, name = os.path.dirname(path), Path(path).stem

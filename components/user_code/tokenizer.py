@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import pyarrow as pa
 
 from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError, damaged_artifact, did_you_mean, first_line
-from switchyard.components.user_code.loading import UserCode, blamed, folder_of
+from switchyard.components.user_code.loading import UserCode, admit_bundled, blamed, folder_of
 
 FOLDER = "tokenizer"
 TEXT, BYTES = "string", "bytes"
@@ -224,10 +223,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise damaged_artifact(folder / _FILE, folder, first_line(error)) from error
     written = _written(str(folder / _FILE), content)
     code = folder / _CODE
-    for taken in {p.stem for p in code.iterdir()} & (sys.stdlib_module_names | {"switchyard"}):
-        raise UserError(f"tokenizer: {taken} would shadow a module of Python or Switchyard. Rename it and train again.")
-    # Bytecode files beside the code would not be in the manifest.
-    sys.dont_write_bytecode = True
+    admit_bundled(code, "tokenizer")
     found = Tokenizer(UserCode(str(code / written.file), written.function), written.texts)
     if found.outputs != written.outputs:
         raise UserError(

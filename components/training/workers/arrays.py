@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping
-from typing import IO
+from io import BufferedReader
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def send(connection: socket.socket, arrays: Mapping[str, np.ndarray]) -> None:
         connection.sendall(values.data.cast("B") if values.size else b"")
 
 
-def receive(header: bytes, values: IO[bytes]) -> dict[str, np.ndarray]:
+def receive(header: bytes, values: BufferedReader) -> dict[str, np.ndarray]:
     """Returns the arrays that `send` sent.
 
     Args:
@@ -33,7 +33,7 @@ def receive(header: bytes, values: IO[bytes]) -> dict[str, np.ndarray]:
     for name, kind, shape in json.loads(header)["arrays"]:
         dtype = np.dtype(kind)
         content = bytearray(dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
-        if values.readinto(content) != len(content):  # type: ignore[attr-defined]
+        if values.readinto(content) != len(content):
             raise EOFError(f"the connection was closed before {name}")
         found[name] = np.frombuffer(content, dtype).reshape(shape)
     return found

@@ -26,8 +26,9 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from switchyard.components.bundle.code import load_predictor_class
 from switchyard.components.errors import Failure, TrainingError, UserError, in_one_line
@@ -138,7 +139,8 @@ def _job(connection: socket.socket) -> None:
         tempfile.tempdir = None  # recomputed from the new environment
     except (OSError, ValueError):
         os._exit(1)  # the stage is gone
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     install()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
@@ -177,7 +179,7 @@ def _job(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def _predict(order: Mapping[str, str], connection: socket.socket, lines: IO[bytes]) -> None:
+def _predict(order: Mapping[str, str], connection: socket.socket, lines: BufferedReader) -> None:
     """Loads a trainer's export and predicts until the stage closes the connection."""
     predict = load_predictor_class(Path(order["bundle"]), order["predictor"]).load_predictor(Path(order["export"]))
     connection.sendall(_line({"ready": True}))
