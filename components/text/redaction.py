@@ -41,9 +41,17 @@ def mask(text: str) -> str:
     """Returns a text with known secrets and the credentials of all URIs in it masked."""
     if not _compiled:
         _compile()
+    spans = [(found.start(), found.end() - 1) for found in _USERINFO.finditer(text)]
+    spans += [(found.end(1), found.end()) for found in _QUERY.finditer(text)]
     if _compiled[0] is not None:
-        text = _compiled[0].sub(MASK, text)
-    return _QUERY.sub(rf"\g<1>{MASK}", _USERINFO.sub(f"{MASK}@", text))
+        spans += [found.span() for found in _compiled[0].finditer(text)]
+    # All are found in the original text: a known secret such as "secret" would else hide the key of `client_secret=...`.
+    parts, end = [], 0
+    for start, stop in sorted(spans):
+        if start >= end:
+            parts += [text[end:start], MASK]
+        end = max(end, stop)
+    return "".join([*parts, text[end:]])
 
 
 def remember(secret: str | None) -> None:

@@ -118,6 +118,14 @@ def test_signed_addresses_and_connection_strings_are_masked(uri):
 
 
 @pytest.mark.core
+def test_a_known_secret_that_is_part_of_a_key_leaves_the_keys_value_masked(monkeypatch):
+    monkeypatch.setattr(redaction, "_secrets", {"client_secret", "abc def ghi"})
+    monkeypatch.setattr(redaction, "_compiled", [])
+    assert redaction.mask("GET https://host/d.csv?client_secret=0canary0&x=1") == "GET https://host/d.csv?***=***&x=1"
+    assert redaction.mask("https://host/?token=abc def ghi.") == "https://host/?token=***."
+
+
+@pytest.mark.core
 @pytest.mark.parametrize(
     "text",
     [
