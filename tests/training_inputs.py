@@ -4,6 +4,7 @@ import numpy as np
 
 from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.columns import WEIGHTS
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.examples import Examples, columns_of
@@ -31,7 +32,7 @@ HYPER = dict(
 SPECS = (FeatureSpec("word", "int64", (1,), 4), FeatureSpec("x", "float32", (2,)))
 
 
-def examples(task, rows, seed):
+def examples(task, rows, seed, *, weighted=False):
     rng = np.random.default_rng(seed)
     x, word = rng.normal(size=(rows, 2)).astype(np.float32), rng.integers(0, 4, size=(rows, 1))
     score = 2 * x[:, 0] - x[:, 1] + (word[:, 0] - 1.5)
@@ -45,12 +46,14 @@ def examples(task, rows, seed):
         # Of 8 rows each, in two parts of a hash.
         "ranking": np.stack([np.digitize(score, [0, 2]), *np.divmod(np.arange(rows) % (rows // 8), 7)], axis=1),
     }[task]
-    return in_memory({"x": x, "word": word}, label, SPECS, QueryExamples if task == "ranking" else Examples)
+    weights = rng.integers(0, 5, rows).astype(np.float32) if weighted else None
+    return in_memory({"x": x, "word": word}, label, SPECS, QueryExamples if task == "ranking" else Examples, weights=weights)
 
 
-def in_memory(features, labels, specs, kind=Examples, **limits):
+def in_memory(features, labels, specs, kind=Examples, weights=None, **limits):
     """Returns arrays by name as an `ExampleSource`."""
-    return kind(blocks(specs), [columns_of(features, labels, specs)], **limits)
+    layout = blocks(specs) if weights is None else (*blocks(specs), WEIGHTS)
+    return kind(layout, [columns_of(features, labels, specs, weights)], **limits)
 
 
 def sources(task):

@@ -88,6 +88,36 @@ def run_once(folder):
     assert done.code == 0, done.stdout + done.stderr  # a model was blessed
 
 
+def prepare_weighted(folder):
+    """Writes what ingest and transform do of two labels and weights, and the models, into `folder`, without a run."""
+    from switchyard.components.data.feature_spec import FeatureSpec
+    from switchyard.components.data.summary import DatasetSummary
+    from switchyard.components.training.columns import FILE, WEIGHTS, ColumnsWriter, features_json
+    from switchyard.components.training.example_source import blocks
+    from switchyard.components.training.examples import columns_of
+
+    specs, rows = [FeatureSpec(name, "float32", (1,)) for name in "ab"], {"train": 1041, "eval": 260}
+    examples, transformed = (
+        folder / ".switchyard" / "artifacts" / p / "1" for p in ("ingest/examples", "transform/transformed_examples")
+    )
+    examples.mkdir(parents=True)
+    kinds = {"a": "float", "b": "float", "y1": "integer", "y2": "integer", "w": "float"}
+    labels = {"targets": ["y1", "y2"], "sample_weight": "w"}
+    DatasetSummary("f", [], kinds, {}, rows, 0, [], [], "y1,y2", "multilabel", [], {}, **labels).save(str(examples))
+    for seed, (split, count) in enumerate(rows.items()):
+        random = np.random.default_rng(seed)
+        features = {name: random.normal(size=(count, 1)).astype(np.float32) for name in "ab"}
+        label = np.concatenate([features["a"] > features["b"], features["a"] > 0], axis=1).astype(np.float32)
+        (transformed / f"Split-{split}").mkdir(parents=True)
+        with (transformed / f"Split-{split}" / "examples.arrow").open("wb") as file:
+            writer = ColumnsWriter(file, (*blocks(specs), WEIGHTS), "float32", (2,))
+            writer.write(columns_of(features, label, specs, random.integers(0, 4, count)))
+            writer.close()
+    (transformed / FILE).write_text(features_json(specs, weighted=True))
+    (folder / "torch_model.py").write_text(TORCH_MODEL)
+    (folder / "keras_model.py").write_text(KERAS_MODEL)
+
+
 def job(prepared, state, framework, accelerator, **hyper):
     folder = prepared
 

@@ -75,6 +75,7 @@ class BundleInfo:
         targets: see `DatasetSummary.targets`.
         user_code: whether the user's code made the transform graph or the model.
         tokenizer: whether the bundle's `tokenizer/` replaces the transformed texts, see `components.user_code.tokenizer`.
+        sample_weight: column with the weights of the training rows, which is no input; empty without weights.
     """
 
     framework: str
@@ -87,6 +88,7 @@ class BundleInfo:
     user_code: bool = False
     targets: list[str] = field(default_factory=list)
     tokenizer: bool = False
+    sample_weight: str = ""
 
     @property
     def labels(self) -> list[str]:

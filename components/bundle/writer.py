@@ -38,7 +38,7 @@ _SERVE = Path(str(sys.modules["switchyard"].__file__)).with_name("mlflow_model.p
 
 
 def raw_features(feature_spec: Mapping[str, Any], summary: DatasetSummary) -> list[RawFeature]:
-    """Returns the raw features of a transform graph's `raw_feature_spec()`, without the label.
+    """Returns the raw features of a transform graph's `raw_feature_spec()`, without the label and the sample weights.
 
     Args:
         feature_spec: name -> TensorFlow's spec.
@@ -162,7 +162,7 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
             specs[f"f{i}_lengths"] = tf.TensorSpec([None], "int64", f"f{i}_lengths")
         else:
             specs[f"f{i}"] = tf.TensorSpec([None, f.width], f.dtype, f"f{i}")
-    names = sorted(name for name in graph.transformed_feature_spec() if name != info.label)
+    names = sorted(name for name in graph.transformed_feature_spec() if name not in (info.label, info.sample_weight))
     shapes = {name: tuple(getattr(spec, "shape", ())) for name, spec in graph.raw_feature_spec().items()}
 
     class Preprocess(tf.Module):

@@ -42,6 +42,7 @@ class DatasetSummary:
         missing_values: `data.missing_values`.
         counts: timestamp column -> smallest and largest count of its unit.
         bytes_columns: text columns with a value that is not UTF-8.
+        sample_weight: column with the weights of the rows, which is no feature; empty if all weigh the same.
         source: patterns that matched the files, as in the config; empty when an older Switchyard wrote the file.
         keys: number of distinct values of `data.split_key` in the training split; None when rows are split individually.
         csv: options of `data.csv` that differ from the defaults; CSVs with raw rows are parsed in the same way.
@@ -70,6 +71,7 @@ class DatasetSummary:
     source: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     group: str | None = None
+    sample_weight: str = ""
 
     @property
     def labels(self) -> list[str]:
@@ -78,8 +80,8 @@ class DatasetSummary:
 
     @property
     def no_features(self) -> list[str]:
-        """The columns that are no features: the label's, and the group's."""
-        return [*self.labels, *([self.group] if self.group else [])]
+        """The columns that are no features: the labels, a ranking's group, and the sample weights."""
+        return [*self.labels, *(name for name in (self.group, self.sample_weight) if name)]
 
     @property
     def independent(self) -> float:

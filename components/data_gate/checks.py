@@ -13,6 +13,7 @@ from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.drift import column_findings, distance_findings, distances, schemas_bounds
 from switchyard.components.data_gate.findings import DRIFT, GROWS, SKEW, SPLITS, WARNING, Distance, Finding, exclude_option
 from switchyard.components.data_gate.growth import growth_findings
+from switchyard.components.data_gate.sample_weights import weight_findings
 from switchyard.components.data_gate.statistics import Statistics, features_of
 
 CHAMPIONS, PREVIOUS = "train, against the champion's training data", "train, against the previous run"
@@ -27,6 +28,7 @@ class Checks:
         schema: the reviewed or inferred schema.
         split -> TFDV's anomalies against the schema.
         labels: the label columns.
+        weight: name of the column of the sample weights, or empty.
         ordered: columns by which the rows are sorted, see `growth.ordered`.
         settings: the data gate's settings.
         independent: share of independent rows: with a split key, rows of one key count as one.
@@ -49,6 +51,7 @@ class Checks:
     known: tuple[Collection[str], Collection[str]] = field(default=((), ()))
     previous: Statistics | None = None
     served: Statistics | None = None
+    weight: str = ""
 
     def findings(self) -> tuple[list[Finding], list[Distance]]:
         """Returns the findings of every check, unmerged, and all distances."""
@@ -61,7 +64,10 @@ class Checks:
         for check in (DRIFT, SKEW, SPLITS):
             bounds = schemas_bounds(self.schema, check)
             found += distance_findings([d for d in measured if d.check == check], self.settings.drift, bounds)
-        found += growth_findings(features_of(train), self.ordered, self.labels)
+        of_features = {name: feature for name, feature in features_of(train).items() if name != self.weight}
+        found += growth_findings(of_features, self.ordered, self.labels)
+        if self.weight:
+            found += [f for split in self.statistics for f in weight_findings(self.statistics[split], split, self.weight)]
         return _with_growth(found, measured), measured
 
     def _schemas(self, split: str) -> list[Finding]:
@@ -76,7 +82,7 @@ class Checks:
     def _skewed_columns(self) -> list[Finding]:
         if not self.served:
             return []
-        columns = column_findings(self.served, self.statistics["train"], _SERVED, self.settings, self.labels)
+        columns = column_findings(self.served, self.statistics["train"], _SERVED, self.settings, {*self.labels, self.weight})
         return [
             dataclasses.replace(f, check=SKEW, expected=f.expected.replace("the champion's training data", "training"))
             for f in columns
@@ -93,7 +99,7 @@ class Checks:
             others = {s: found for s, found in self.statistics.items() if s != "train"}
             pairs += [(found, train, SPLITS, f"{split}, against train", set()) for split, found in others.items()]
         if self.served:
-            pairs.append((self.served, train, SKEW, _SERVED, self.labels))
+            pairs.append((self.served, train, SKEW, _SERVED, {*self.labels, self.weight}))
         return [
             distance
             for now, before, check, where, ignored in pairs

@@ -95,6 +95,7 @@ class Gate:
             schema=self._schema,
             anomalies={split: self._anomalies(split, found) for split, found in self.statistics.items()},
             labels=set(summary.labels),
+            weight=summary.sample_weight,
             ordered=ordered(rows),
             settings=self._settings,
             independent=summary.independent,

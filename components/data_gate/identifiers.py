@@ -35,7 +35,7 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
     """
     found = []
     for name, kind in summary.columns.items():
-        if name in summary.labels or name not in sample:
+        if name in summary.no_features or name not in sample:
             continue
         present = sample[name].dropna()
         if kind == "float" and _has_fractions(present.iloc[:_FEWEST_ROWS]):

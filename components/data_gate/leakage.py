@@ -118,7 +118,7 @@ def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: flo
         return []
     found = []
     for name in sample.columns:
-        if name in summary.labels:
+        if name in summary.no_features:
             continue
         kind = summary.columns[name]
         values = sample[name]

@@ -52,12 +52,14 @@ class Batch:
         predictions: model -> probabilities, or values for a regression; float32 (B, outputs).
         slices: columns to slice by.
         judged: model -> rows that count for it, bool (B,); all rows count for models without an entry.
+        weights: sample weights, float64 (B,); None weighs all rows the same.
     """
 
     labels: np.ndarray
     predictions: Mapping[str, np.ndarray]
     slices: Mapping[str, SliceColumn]
     judged: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
@@ -68,17 +70,20 @@ class Batch:
             for name in ("predictions", "judged")
         )
         slices = {name: SliceColumn.joined([b.slices[name] for b in batches]) for name in first.slices}
-        return cls(np.concatenate([b.labels for b in batches]), predictions, slices, judged)
+        weights = None if first.weights is None else np.concatenate([b.weights for b in batches if b.weights is not None])
+        return cls(np.concatenate([b.labels for b in batches]), predictions, slices, judged, weights)
 
     def take(self, indices: np.ndarray) -> Batch:
         """Returns the selected rows without slice columns."""
         predictions = {m: p[indices] for m, p in self.predictions.items()}
-        return Batch(self.labels[indices], predictions, {}, {m: rows[indices] for m, rows in self.judged.items()})
+        judged = {m: rows[indices] for m, rows in self.judged.items()}
+        return Batch(self.labels[indices], predictions, {}, judged, None if self.weights is None else self.weights[indices])
 
-    def of(self, model: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns labels and a model's predictions on the rows that count for it."""
-        rows = self.judged.get(model)
-        return (self.labels, self.predictions[model]) if rows is None else (self.labels[rows], self.predictions[model][rows])
+    def of(self, model: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns labels, a model's predictions and weights of the rows that count for it."""
+        weights = np.ones(len(self.labels)) if self.weights is None else self.weights
+        rows = self.judged.get(model, slice(None))
+        return self.labels[rows], self.predictions[model][rows], weights[rows]
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,8 @@ class Kept:
 # (model, kind of sums) -> sums; the number of rows is stored under the model "".
 Summed = dict[tuple[str, str], Any]
 Found = tuple[dict[str, float], dict[str, Any]]
-_Sum = Callable[[np.ndarray, np.ndarray], Mapping[str, Sums | Kept]]
+# From labels, scores and weights.
+_Sum = Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, Sums | Kept]]
 
 
 class MeasureBatches(beam.PTransform):
@@ -150,7 +156,7 @@ class MeasureBatches(beam.PTransform):
         super().__init__()
         self._targets = list(targets)
         self._task, self._models = task, [spec.name for spec in config.model_specs]
-        self._slices = list(config.slicing_specs)
+        self._slices, self._weighted = list(config.slicing_specs), _is_weighted(config)
 
     def expand(self, batches: Any) -> dict[str, Any]:
         """See the base class."""
@@ -158,7 +164,7 @@ class MeasureBatches(beam.PTransform):
             batches
             | "Slice" >> beam.FlatMap(_sliced, self._slices)
             | "Sum" >> beam.CombinePerKey(SumBatches(self._task, self._targets))
-            | "Measure" >> beam.Map(_measured, self._task, self._models)
+            | "Measure" >> beam.Map(_measured, self._task, self._models, self._weighted)
         )
         return {
             tfma.METRICS_KEY: computed | "Metrics" >> beam.Map(lambda found: (found[0], found[1])),
@@ -172,7 +178,11 @@ def measure(
     """Yields TFMA's key, metrics and plots of each slice of all rows: what `MeasureBatches` computes of the rows' batches."""
     sums, models = SumBatches(task, targets), [spec.name for spec in config.model_specs]
     for key, rows in _sliced(batch, list(config.slicing_specs)):
-        yield _measured((key, sums.add_input(sums.create_accumulator(), rows)), task, models)
+        yield _measured((key, sums.add_input(sums.create_accumulator(), rows)), task, models, _is_weighted(config))
+
+
+def _is_weighted(config: config_pb2.EvalConfig) -> bool:
+    return any(spec.example_weight_key for spec in config.model_specs)
 
 
 def _sliced(batch: Batch, specs: Sequence[config_pb2.SlicingSpec]) -> Iterator[tuple[SliceKey, Batch]]:
@@ -185,7 +195,7 @@ class SumBatches(beam.CombineFn):
 
     def __init__(self, task: str, targets: Sequence[str] = ()) -> None:
         if task in ROW_VALUES:
-            self._sums: _Sum = lambda labels, scores: _sum_rows(task, labels, scores, targets)
+            self._sums: _Sum = lambda labels, scores, weights: _sum_rows(task, labels, scores, targets, weights)
         else:
             self._sums = _TASKS[task][0]
 
@@ -214,7 +224,7 @@ class SumBatches(beam.CombineFn):
 
 
 def _measured(
-    slice_: tuple[SliceKey, Summed], task: str, models: Sequence[str]
+    slice_: tuple[SliceKey, Summed], task: str, models: Sequence[str], weighted: bool
 ) -> tuple[SliceKey, dict[Any, Any], dict[Any, Any]]:
     key, summed = slice_
     [rows] = summed["", _ROWS].totals
@@ -225,9 +235,11 @@ def _measured(
         # TFMA omits the name of a single model.
         name = model if len(models) > 1 else ""
         measured, plotted = _measure(task)({kind: sums for (of, kind), sums in summed.items() if of == model})
-        for metric, value in {"example_count": rows, **measured}.items():
-            metrics[MetricKey(row_feature(metric, model)) if base(metric) in own else MetricKey(metric, model_name=name)] = value
-        plots |= {PlotKey(kind, model_name=name): plot for kind, plot in plotted.items()}
+        metrics[MetricKey("example_count", model_name=name)] = rows
+        for metric, value in measured.items():
+            of_model = {"name": row_feature(metric, model)} if base(metric) in own else {"name": metric, "model_name": name}
+            metrics[MetricKey(**of_model, example_weighted=weighted)] = value
+        plots |= {PlotKey(kind, model_name=name, example_weighted=weighted): plot for kind, plot in plotted.items()}
     return key, metrics, plots
 
 
@@ -235,20 +247,16 @@ def _ratio(above_: float, below: float) -> float:
     return above_ / below if below else float("nan")
 
 
-def _sum_binary(labels: np.ndarray, scores: np.ndarray) -> dict[str, Sums]:
+def _sum_binary(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, Sums]:
     p, positive = scores[:, 0], labels == 1
     predicted = p > 0.5
     loss = -labels * np.log(p) - (1 - labels) * np.log(1 - p)
-    matrix = (
-        (positive & predicted).sum(),
-        (~positive & predicted).sum(),
-        (~positive & ~predicted).sum(),
-        (positive & ~predicted).sum(),
-    )
+    outcomes = (positive & predicted, ~positive & predicted, ~positive & ~predicted, positive & ~predicted)
+    totals = (weights.sum(), weights @ labels, weights @ p.astype(np.float64), weights @ loss)
     return {
-        "totals": Sums.of_all(len(labels), labels.sum(), p.sum(dtype=np.float64), loss.sum()),
-        "matrix": Sums.of_all(*map(float, matrix)),
-        "buckets": Sums.by_key(bucket_of(p), labels, p.astype(np.float64), np.ones(len(labels))),
+        "totals": Sums.of_all(*map(float, totals)),
+        "matrix": Sums.of_all(*(float(weights[each].sum()) for each in outcomes)),
+        "buckets": Sums.by_key(bucket_of(p), weights * labels, weights * p, weights),
     }
 
 
@@ -256,7 +264,7 @@ def _measure_binary(sums: Mapping[str, Sums]) -> Found:
     rows, positives, predicted, loss = sums["totals"].totals
     tp, fp, tn, fn = sums["matrix"].totals
     buckets, (labels, _, counts) = sums["buckets"].keys, sums["buckets"].values.T
-    hits, misses = (spread(curve_bins(buckets), n) for n in (labels, counts - labels))
+    hits, misses = (spread(curve_bins(buckets), n) for n in (labels, (counts - labels).clip(0)))
     measured = {
         "loss": _ratio(loss, rows),
         "accuracy": _ratio(tp + tn, rows),
@@ -273,7 +281,8 @@ def _measure_binary(sums: Mapping[str, Sums]) -> Found:
 
 def _confusion_plot(sums: Sums) -> Any:
     bins = bins_of(sums.keys, above(_PLOTTED))
-    hits, misses = (np.bincount(bins, n, len(_PLOTTED)) for n in (sums.values[:, 0], sums.values[:, 2] - sums.values[:, 0]))
+    labels, _, counts = sums.values.T
+    hits, misses = (np.bincount(bins, n, len(_PLOTTED)) for n in (labels, (counts - labels).clip(0)))
     tp, fp = (np.cumsum(n[::-1])[::-1] for n in (hits, misses))
     fn, tn = hits.sum() - tp, misses.sum() - fp
     return Matrices(*(n.tolist() for n in (_PLOTTED, tp, tn, fp, fn))).to_proto().confusion_matrix_at_thresholds
@@ -293,12 +302,12 @@ def _calibration_plot(sums: Sums) -> Any:
     return plot
 
 
-def _sum_multiclass(labels: np.ndarray, scores: np.ndarray) -> dict[str, Sums]:
+def _sum_multiclass(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, Sums]:
     actual, predicted = labels.astype(np.int64), scores.argmax(axis=1)
     loss = -np.log(scores[np.arange(len(actual)), actual]).astype(np.float64)
     return {
-        "totals": Sums.of_all(len(labels), (actual == predicted).sum(), loss.sum()),
-        "matrix": Sums.by_key(actual << 32 | predicted, np.ones(len(labels))),
+        "totals": Sums.of_all(float(weights.sum()), float(weights[actual == predicted].sum()), weights @ loss),
+        "matrix": Sums.by_key(actual << 32 | predicted, weights),
     }
 
 
@@ -311,11 +320,12 @@ def _measure_multiclass(sums: Mapping[str, Sums]) -> Found:
     return {"loss": _ratio(loss, rows), "accuracy": _ratio(right, rows)}, {MULTI_CLASS_CONFUSION_MATRIX_PLOT_NAME: plot}
 
 
-def _sum_regression(labels: np.ndarray, scores: np.ndarray) -> dict[str, Sums]:
+def _sum_regression(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, Sums]:
     predicted = scores[:, 0].astype(np.float64)
-    error = labels - predicted
-    error = error[~np.isnan(error)]
-    totals = (len(error), (error**2).sum(), np.abs(error).sum(), len(labels), labels.sum(), predicted.sum())
+    there = ~np.isnan(labels - predicted)
+    error, of_errors = (labels - predicted)[there], weights[there]
+    errors = (of_errors.sum(), of_errors @ error**2, of_errors @ np.abs(error))
+    totals = (*errors, weights.sum(), weights @ labels, weights @ predicted)
     return {"totals": Sums.of_all(*map(float, totals))}
 
 
@@ -325,11 +335,12 @@ def _measure_regression(sums: Mapping[str, Sums]) -> Found:
     return {"loss": _ratio(squared, errors), "mae": _ratio(absolute, errors), **means}, {}
 
 
-def _sum_rows(task: str, labels: np.ndarray, scores: np.ndarray, targets: Sequence[str]) -> dict[str, Sums]:
-    found = {name: Sums.of_all(len(of), float(of.sum())) for name, of in ROW_VALUES[task](labels, scores, targets).items()}
+def _sum_rows(task: str, labels: np.ndarray, scores: np.ndarray, targets: Sequence[str], weights: np.ndarray) -> dict[str, Sums]:
+    total = float(weights.sum())
+    found = {name: Sums.of_all(total, float(weights @ of)) for name, of in ROW_VALUES[task](labels, scores, targets).items()}
     if task == MULTILABEL:
-        ones = np.ones(len(labels))
-        found |= {f"auc/{t}": Sums.by_key(bucket_of(scores[:, i]), labels[:, i], ones) for i, t in enumerate(targets)}
+        for i, target in enumerate(targets):
+            found[f"auc/{target}"] = Sums.by_key(bucket_of(scores[:, i]), weights * labels[:, i], weights)
     return found
 
 
@@ -348,7 +359,7 @@ def _measure_rows(sums: Mapping[str, Sums]) -> Found:
 
 def _area(sums: Sums) -> float:
     labels, counts = sums.values.T
-    hits, misses = (spread(curve_bins(sums.keys), n) for n in (labels, counts - labels))
+    hits, misses = (spread(curve_bins(sums.keys), n) for n in (labels, (counts - labels).clip(0)))
     return float(roc_area(hits, misses))
 
 
@@ -356,7 +367,7 @@ def _measure(task: str) -> Callable[[Any], Found]:
     return _measure_rows if task in ROW_VALUES else _TASKS[task][1]
 
 
-def _keep_ranking(labels: np.ndarray, scores: np.ndarray) -> dict[str, Kept]:
+def _keep_ranking(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, Kept]:
     return {_ROWS: Kept(np.hstack([labels, scores.astype(np.float64)]))}
 
 

@@ -1,7 +1,7 @@
 """Estimates the uncertainty of metrics and of differences between models: a paired Poisson bootstrap over rows, or queries.
 
-Each replicate weights every row by an independent Poisson(1) number, the same for all models (Hanley and MacGibbon, 2006; the
-method of TFMA's `POISSON_BOOTSTRAP`), so that differences between models are paired.
+Each replicate weights every row by an independent Poisson(1) number, times its sample weight, the same for all models (Hanley and
+MacGibbon, 2006; the method of TFMA's `POISSON_BOOTSTRAP`), so that differences between models are paired.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Rows:
         scores: model -> probabilities, or values for a regression; float32 (n, outputs); NaN where a champion cannot judge a row.
         there: model -> rows that it can judge, bool (n,); all rows for models without an entry.
         targets: see `DatasetSummary.targets`.
+        weights: sample weights, float64 (n,); None weighs all rows the same.
     """
 
     task: str
@@ -44,6 +45,12 @@ class Rows:
     scores: Mapping[str, np.ndarray]
     there: Mapping[str, np.ndarray] = field(default_factory=dict)
     targets: Sequence[str] = ()
+    weights: np.ndarray | None = None
+
+    @property
+    def each(self) -> np.ndarray:
+        """The weight of each row, float64 (n,)."""
+        return np.ones(len(self.labels)) if self.weights is None else self.weights
 
     def judged(self, model: str) -> np.ndarray:
         """Returns the rows that a model can judge, bool (n,); its scores there may still be NaN or infinite."""
@@ -58,7 +65,8 @@ class Rows:
         if rows.all():
             return self
         scores, there = ({m: values[rows] for m, values in by_model.items()} for by_model in (self.scores, self.there))
-        return replace(self, labels=self.labels[rows], scores=scores, there=there)
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, labels=self.labels[rows], scores=scores, there=there, weights=weights)
 
 
 def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
@@ -78,7 +86,7 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
     at_a_time = max(1, _HELD // max(1, n))
     for start in range(0, count, at_a_time):
         drawn = random.integers(0, len(poisson), (min(at_a_time, count - start), n), dtype=np.uint16)
-        weights = poisson[drawn]
+        weights = poisson[drawn] if rows.weights is None else poisson[drawn] * rows.weights
         for model, by_name in functions.items():
             for name, function in by_name.items():
                 found[model][name][start : start + len(weights)] = function(weights)
@@ -88,6 +96,11 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
 def units(task: str, labels: np.ndarray) -> int:
     """Returns the number of what is drawn and weighted: rows, or of a ranking the queries with a relevant row."""
     return len(np.unique(labels[labels[:, 0] > 0, 1])) if TASKS[task].groups else len(labels)
+
+
+def unit_weights(task: str, labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Returns the weight of each of the `units`, float64 (units,): the rows' sample weights, (n,), or 1; a ranking has none."""
+    return np.ones(units(task, labels)) if weights is None else weights
 
 
 def _poisson_table() -> np.ndarray:

@@ -62,7 +62,8 @@ class EvaluationConfig(Section):
         slices: columns, or lists of columns, to slice by.
         metrics: `file.py` with metrics of your own: each function `metric(labels, scores)` returns a number for NumPy labels
             (n,), int64 class indices or float64, and scores (n, outputs): the positive class's probability, the classes',
-            the value, or the quantiles'. NaN is an undefined metric, which fails its thresholds.
+            the value, or the quantiles'. NaN is an undefined metric, which fails its thresholds. A function with a third
+            parameter `weights` receives the sample weights (n,), 1 without `trainer.sample_weight`.
         thresholds: metric to bounds. Default: at least as good as the trivial predictor.
         improvement: required improvement over the champion; with `null` any model that passes the thresholds and is significantly
             better than the trivial predictor replaces the champion without a comparison.

@@ -31,6 +31,7 @@ from switchyard.components.evaluation.page import evaluation_html, models_table
 from switchyard.components.evaluation.predictions import beside
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.row_plots import confusion_metrics, row_plots
+from switchyard.components.evaluation.tfma_config import WEIGHT
 from switchyard.components.evaluation.tfma_results import read_metrics, read_plots
 from switchyard.components.evaluation.thresholds import check_settings, default_thresholds
 from switchyard.components.evaluation.trivial import Trivial
@@ -77,9 +78,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         else:
             measuring.in_pipeline(pipeline)
         rows = read_rows(output, list(models), summary)
-        check_labels(rows.labels, summary)
+        check_labels(rows.labels[rows.each > 0], summary)
         if not settings.thresholds:
-            settings = settings.model_copy(update={"thresholds": default_thresholds(summary.task, rows.labels, summary.targets)})
+            settings = settings.model_copy(
+                update={"thresholds": default_thresholds(summary.task, rows.labels, summary.targets, rows.weights)}
+            )
         result = _result(output, models, measured, rows, settings, summary, baseline)
         result.save(output)
         _bless(artifact_utils.get_single_instance(output_dict["blessing"]), artifacts[result.best], result)
@@ -210,7 +213,8 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     columns = {m: table[m].combine_chunks() for m in models}
     there = {m: column.is_valid().to_numpy(zero_copy_only=False) for m, column in columns.items()}
     scores = {m: _scores(column, there[m]) for m, column in columns.items()}
-    return Rows(summary.task, labels, scores, there, summary.targets)
+    weights = table[WEIGHT].to_numpy() if summary.sample_weight else None
+    return Rows(summary.task, labels, scores, there, summary.targets, weights)
 
 
 def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:
@@ -222,12 +226,18 @@ def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:
 
 
 def check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
-    """Raises UserError for rows whose labels are so alike that no model can be evaluated on them."""
+    """Raises UserError for rows whose labels are so alike that no model can be evaluated on them.
+
+    Args:
+        labels: see `Rows`; of the rows of a weight above 0.
+        summary: summary of the examples.
+    """
+    weighed = " of a weight above 0" if summary.sample_weight else ""
     if summary.task == "binary" and len(np.unique(labels)) < 2:
         only = summary.classes[int(labels[0])]
         raise UserError(
-            f"data.splits: all {len(labels)} examples of the split {summary.held_out!r} have the label {only!r}: the other "
-            f"class cannot be evaluated. Use more rows, a larger {summary.held_out} split, or another data.split_key."
+            f"data.splits: all {len(labels)} examples{weighed} of the split {summary.held_out!r} have the label {only!r}: the "
+            f"other class cannot be evaluated. Use more rows, a larger {summary.held_out} split, or another data.split_key."
         )
     if summary.task == RANKING and not (labels[:, 0] > 0).any():
         raise UserError(
@@ -236,7 +246,8 @@ def check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
         )
     if summary.task == MULTILABEL:
         alike = [name for name, of in zip(summary.labels, labels.T, strict=True) if len(np.unique(of)) < 2]
-        where = f"the split {summary.held_out!r} holds one value only of the label{'s' * (len(alike) > 1)} {in_a_line(alike)}"
+        of = f"the label{'s' * (len(alike) > 1)} {in_a_line(alike)}"
+        where = f"the rows{weighed} of the split {summary.held_out!r} have one value only of {of}"
         if len(alike) == len(summary.labels):
             raise UserError(
                 f"data.splits: {where}: nothing can be evaluated. Use more rows, a larger {summary.held_out} split, or another "

@@ -67,7 +67,12 @@ class Measuring:
             )
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
                 os.path.join(self.output, PREDICTIONS, "rows"),
-                rows_schema(list(self.bundles), self._features, several=TASKS[self.summary.task].wide_labels),
+                rows_schema(
+                    list(self.bundles),
+                    self._features,
+                    several=TASKS[self.summary.task].wide_labels,
+                    weighted=bool(self.summary.sample_weight),
+                ),
                 file_name_suffix=".parquet",
             )
             measured = predicted["batches"] | "Measure" >> MeasureBatches(self.summary.task, config, self.summary.targets)
@@ -117,7 +122,8 @@ class Measuring:
 
     @property
     def _config(self) -> config_pb2.EvalConfig:
-        return eval_config(self.summary.task, self.slices, self.measured, self.summary.targets)
+        summary = self.summary
+        return eval_config(summary.task, self.slices, self.measured, summary.targets, weighted=bool(summary.sample_weight))
 
     @property
     def _predict(self) -> Predict:

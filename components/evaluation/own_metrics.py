@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,8 +55,11 @@ def own_metrics(file: str | None, rows: Rows, model: str) -> Mapping[str, float]
         return found
     for name in own_names(file):
         function = load_function(str(file), name)
+        weighted = "weights" in inspect.signature(function).parameters
+        if rows.weights is not None and not weighted:
+            warn(f"{_KEY}: {name} has no parameter `weights`, so it weighs all rows the same, unlike the other metrics")
         with blamed(f"{_KEY}: {name} failed: ", folder_of(function)):
-            value = function(labels.copy(), scores.copy())
+            value = function(labels.copy(), scores.copy(), **({"weights": rows.each.copy()} if weighted else {}))
         if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number) or np.iscomplexobj(value):
             raise UserError(f"{_KEY}: {name} must return a number, received {type(value).__name__}")
         if math.isfinite(value):

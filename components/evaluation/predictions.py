@@ -18,6 +18,7 @@ from switchyard.components.evaluation.batched_metrics import Batch
 from switchyard.components.evaluation.ranking import query_codes
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.slices import SliceColumn, slice_column
+from switchyard.components.evaluation.tfma_config import WEIGHT
 from switchyard.components.tasks import TASKS
 from switchyard.components.training.workers.predicting import predictor_class
 
@@ -61,6 +62,7 @@ class Predict(beam.DoFn):
         each = [encode_labels(column_values(batch, n, wide=False), summary.classes) for n in summary.labels]
         each += [query_codes(batch.column(summary.group), summary.missing_values)] if summary.group else []
         labels = np.stack(each, axis=1) if len(each) > 1 else each[0]
+        weights = column_values(batch, summary.sample_weight, wide=False).astype(np.float64) if summary.sample_weight else None
         slices = {name: slice_column(batch, name) for name in self._slice_features}
         scores, judged = {}, {}
         for name, bundle in self._bundles.items():
@@ -70,10 +72,10 @@ class Predict(beam.DoFn):
                     judged[name] = rows
             else:
                 scores[name] = _clipped(bundle.score_batch(batch), summary)
-        yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged))
+        yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged, weights))
         for name in [n for n in scores if n != CHAMPION and self._partly]:
             scores[beside(name)], judged[beside(name)] = scores[name], judged[CHAMPION]
-        yield Batch(labels, scores, slices, judged)
+        yield Batch(labels, scores, slices, judged, weights)
 
 
 def beside(name: str) -> str:
@@ -106,8 +108,10 @@ class Loaded(dict[str, BundleModel]):
         )
 
 
-def rows_schema(models: Sequence[str], slice_features: Sequence[str], *, several: bool = False) -> pa.Schema:
-    """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text.
+def rows_schema(
+    models: Sequence[str], slice_features: Sequence[str], *, several: bool = False, weighted: bool = False
+) -> pa.Schema:
+    """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text, any `WEIGHT`.
 
     `label` is a list if there are `several` columns, or with the query of a ranking.
 
@@ -115,11 +119,16 @@ def rows_schema(models: Sequence[str], slice_features: Sequence[str], *, several
     """
     label = pa.list_(pa.float64()) if several else pa.float64()
     fields = [pa.field("label", label), *(pa.field(m, pa.list_(pa.float32())) for m in models)]
-    return pa.schema([*fields, *(pa.field(f"slice:{f}", pa.string()) for f in slice_features)])
+    fields += [pa.field(f"slice:{f}", pa.string()) for f in slice_features]
+    return pa.schema([*fields, *([pa.field(WEIGHT, pa.float64())] if weighted else [])])
 
 
 def _table(
-    labels: np.ndarray, scores: Mapping[str, np.ndarray], slices: Mapping[str, SliceColumn], judged: Mapping[str, np.ndarray]
+    labels: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    slices: Mapping[str, SliceColumn],
+    judged: Mapping[str, np.ndarray],
+    weights: np.ndarray | None,
 ) -> pa.Table:
     several = labels.ndim > 1
     columns: dict[str, Any] = {"label": pa.array(list(labels) if several else labels)}
@@ -130,4 +139,7 @@ def _table(
         # Null rows must have no values in the flat array, as Parquet does not write them.
         columns[name] = pa.ListArray.from_arrays(offsets, flat, mask=None if rows.all() else pa.array(~rows))
     columns |= {f"slice:{name}": column.text() for name, column in slices.items()}
-    return pa.table(columns, schema=rows_schema(list(scores), list(slices), several=several))
+    if weights is not None:
+        columns[WEIGHT] = pa.array(weights, pa.float64())
+    schema = rows_schema(list(scores), list(slices), several=several, weighted=weights is not None)
+    return pa.table(columns, schema=schema)

@@ -11,6 +11,7 @@ from switchyard.components.tasks import MULTICLASS, MULTILABEL, MULTIOUTPUT, QUA
 _THRESHOLDS = np.linspace(0, 1, 101)
 _MOST_POINTS = 400
 _MOST_RANKS = 20
+_LEAST = 1e-12
 
 
 def row_plots(rows: Rows, model: str, classes: int) -> Plots:
@@ -20,24 +21,24 @@ def row_plots(rows: Rows, model: str, classes: int) -> Plots:
     probability. For quantities: `fit`, a sample of (label, prediction). For several labels of 0 and 1: `calibration` of all
     together. For quantiles: `quantiles` (rows of quantile, share of labels up to it), and `fit` with the quantile nearest to the
     median. For a ranking: `ranks` (rank, and the mean relevance there, by the model and in the best order). Rows without finite
-    predictions are left out.
+    predictions are left out; counts and shares are of the sample weights.
     """
     rows = rows.where(np.isfinite(rows.scores[model]).all(axis=1))
-    if not len(rows.labels):
+    if not rows.each.any():
         return {}
     scores = rows.scores[model].astype(np.float64)
     found: Plots = {}
     if rows.task == MULTICLASS:
-        found["one_vs_rest"] = _one_vs_rest(rows.labels.astype(int), scores, classes)
-        found["calibration"] = _calibration(scores.max(axis=1), scores.argmax(axis=1) == rows.labels)
+        found["one_vs_rest"] = _one_vs_rest(rows.labels.astype(int), scores, classes, rows.each)
+        found["calibration"] = _calibration(scores.max(axis=1), scores.argmax(axis=1) == rows.labels, rows.each)
     elif rows.task in (REGRESSION, MULTIOUTPUT):
         found["fit"] = _fit(rows.labels.ravel(), scores.ravel())
     elif rows.task == MULTILABEL:
-        found["calibration"] = _calibration(scores.ravel(), rows.labels.ravel())
+        found["calibration"] = _calibration(scores.ravel(), rows.labels.ravel(), np.repeat(rows.each, scores.shape[1]))
     elif rows.task == RANKING:
         found["ranks"] = _ranks(rows.labels, scores[:, 0])
     elif rows.task == QUANTILE:
-        shares = (rows.labels[:, np.newaxis] <= scores).mean(axis=0)
+        shares = np.average(rows.labels[:, np.newaxis] <= scores, axis=0, weights=rows.weights)
         below = [{"quantile": float(q), "share": float(s)} for q, s in zip(rows.targets, shares, strict=True)]
         found |= {"quantiles": below, "fit": _fit(rows.labels, scores[:, middle(rows.targets)])}
     return found
@@ -59,34 +60,41 @@ def _fit(labels: np.ndarray, predictions: np.ndarray) -> list[dict[str, float]]:
     return [{"label": float(labels[i]), "prediction": float(predictions[i])} for i in chosen]
 
 
-def _one_vs_rest(labels: np.ndarray, scores: np.ndarray, classes: int) -> list[dict[str, float]]:
+def _one_vs_rest(labels: np.ndarray, scores: np.ndarray, classes: int, weights: np.ndarray) -> list[dict[str, float]]:
     found = []
     for k in range(classes):
-        mine = np.sort(scores[labels == k, k])
-        other = np.sort(scores[labels != k, k])
-        tp = len(mine) - np.searchsorted(mine, _THRESHOLDS, side="right")
-        fp = len(other) - np.searchsorted(other, _THRESHOLDS, side="right")
+        tp, positives = _above(scores[labels == k, k], weights[labels == k])
+        fp, negatives = _above(scores[labels != k, k], weights[labels != k])
         found += [
             {
                 "class": float(k),
                 "threshold": float(t),
                 "tp": float(a),
                 "fp": float(b),
-                "tn": float(len(other) - b),
-                "fn": float(len(mine) - a),
+                "tn": float(negatives - b),
+                "fn": float(positives - a),
             }
             for t, a, b in zip(_THRESHOLDS, tp, fp, strict=True)
         ]
     return found
 
 
-def _calibration(p: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """Returns mean probability and share of rows where it holds, in ten bins of the probability."""
+def _above(scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the weight of the scores above each threshold, and that of all."""
+    order = np.argsort(scores)
+    upto = np.append(0.0, np.cumsum(weights[order]))
+    return upto[-1] - upto[np.searchsorted(scores[order], _THRESHOLDS, side="right")], float(upto[-1])
+
+
+def _calibration(p: np.ndarray, right: np.ndarray, weights: np.ndarray) -> list[dict[str, float]]:
+    """Returns mean probability, share of the weights where it holds, and weight, in ten bins of the probability."""
     bins = np.minimum((p * 10).astype(int), 9)
-    return [
-        {"prediction": float(p[bins == b].mean()), "label": float(right[bins == b].mean()), "count": float((bins == b).sum())}
-        for b in np.unique(bins)
-    ]
+    found = []
+    for b in np.unique(bins[weights > 0]):
+        its = weights * (bins == b)
+        means = {name: float(np.average(of, weights=its)) for name, of in (("prediction", p), ("label", right))}
+        found.append({**means, "count": float(its.sum())})
+    return found
 
 
 def confusion_metrics(plots: Plots, classes: int) -> dict[str, float]:
@@ -104,9 +112,9 @@ def confusion_metrics(plots: Plots, classes: int) -> dict[str, float]:
     for e in entries:
         matrix[int(e["actual"]), int(e["predicted"])] += e["count"]
     right = np.diag(matrix)
-    precision = right / np.maximum(matrix.sum(axis=0), 1)
-    recall = right / np.maximum(matrix.sum(axis=1), 1)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    precision = right / np.maximum(matrix.sum(axis=0), _LEAST)
+    recall = right / np.maximum(matrix.sum(axis=1), _LEAST)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, _LEAST)
     # The three metrics are undefined for a class that is neither present nor predicted.
     there = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
     there[classes:] = False

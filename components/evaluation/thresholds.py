@@ -41,20 +41,19 @@ def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[st
         )
 
 
-def default_thresholds(task: str, labels: Any, targets: Sequence[str] = ()) -> dict[str, Threshold]:
+def default_thresholds(task: str, labels: Any, targets: Sequence[str] = (), weights: Any = None) -> dict[str, Threshold]:
     """Returns the trivial predictor's performance as threshold: AUC 0.5, the majority class's share, the label's variance.
 
     Args:
         task: name of a task.
         labels: encoded labels of the held-out split, NumPy (n,).
         targets: see `DatasetSummary.targets`.
+        weights: sample weights, NumPy (n,); None weighs all rows the same.
     """
-    import numpy as np
-
-    from switchyard.components.evaluation.bootstrap import units, weighted_metrics
+    from switchyard.components.evaluation.bootstrap import unit_weights, weighted_metrics
     from switchyard.components.evaluation.trivial import trivial_scores
 
     metric = PRIMARY[task]
-    scores = trivial_scores(task, labels, metric, targets)
-    value = float(weighted_metrics(task, labels, scores, targets)[metric](np.ones(units(task, labels))))
+    scores = trivial_scores(task, labels, metric, targets, weights)
+    value = float(weighted_metrics(task, labels, scores, targets)[metric](unit_weights(task, labels, weights)))
     return {metric: Threshold(lower_bound=value) if direction(metric) > 0 else Threshold(upper_bound=value)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, units, weighted_metrics
+from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, unit_weights, weighted_metrics
 from switchyard.components.evaluation.results import ModelResult
 from switchyard.components.metrics import PRIMARY, base, direction
 from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION, TASKS
@@ -35,14 +35,14 @@ class Trivial:
     @classmethod
     def of(cls, rows: Rows, metric: str) -> Trivial:
         """Returns the trivial predictor measured on the rows; `metric` decides between models."""
-        scores = trivial_scores(rows.task, rows.labels, metric, rows.targets)
+        scores = trivial_scores(rows.task, rows.labels, metric, rows.targets, rows.weights)
         known = weighted_metrics(rows.task, rows.labels, scores, rows.targets)
         chosen = metric if metric in known and metric != "recall" else PRIMARY[rows.task]
         if chosen != metric:
-            scores = trivial_scores(rows.task, rows.labels, chosen, rows.targets)
-        ones = np.ones(units(rows.task, rows.labels))
-        value = float(weighted_metrics(rows.task, rows.labels, scores, rows.targets)[chosen](ones))
-        its_rows = Rows(rows.task, rows.labels, {_NAME: scores}, targets=rows.targets)
+            scores = trivial_scores(rows.task, rows.labels, chosen, rows.targets, rows.weights)
+        of_units = unit_weights(rows.task, rows.labels, rows.weights)
+        value = float(weighted_metrics(rows.task, rows.labels, scores, rows.targets)[chosen](of_units))
+        its_rows = Rows(rows.task, rows.labels, {_NAME: scores}, targets=rows.targets, weights=rows.weights)
         return cls(chosen, value, replicates(its_rows, [chosen])[_NAME][chosen])
 
     def not_better(self, model: ModelResult, samples: np.ndarray | None, confidence: float | None) -> str:
@@ -68,43 +68,56 @@ class Trivial:
         )
 
 
-def trivial_scores(task: str, labels: np.ndarray, metric: str, targets: Sequence[str] = ()) -> np.ndarray:
+def trivial_scores(
+    task: str, labels: np.ndarray, metric: str, targets: Sequence[str] = (), weights: np.ndarray | None = None
+) -> np.ndarray:
     """Returns the best scores by a metric among those that are constant over all rows, float64 (n, outputs).
 
     In float64, as float32 would lose the differences of large labels.
     """
-    best = np.asarray(_BEST[task](labels, metric, targets), dtype=np.float64)
+    best = np.asarray(_BEST[task](labels, metric, targets, weights), dtype=np.float64)
     return np.tile(best.clip(_EPSILON, 1 - _EPSILON) if TASKS[task].has_probabilities else best, (len(labels), 1))
 
 
-def _binary(labels: np.ndarray, metric: str, targets: Sequence[str]) -> list[float]:
+def _binary(labels: np.ndarray, metric: str, targets: Sequence[str], weights: np.ndarray | None) -> list[float]:
     # Without positive predictions precision is undefined and F1 is 0.
-    return [1.0 if metric in ("precision", "recall", "f1") else float(np.mean(labels == 1))]
+    return [1.0 if metric in ("precision", "recall", "f1") else float(np.average(labels == 1, weights=weights))]
 
 
-def _multiclass(labels: np.ndarray, metric: str, targets: Sequence[str]) -> np.ndarray:
-    return np.bincount(labels.astype(int)) / len(labels)
+def _multiclass(labels: np.ndarray, metric: str, targets: Sequence[str], weights: np.ndarray | None) -> np.ndarray:
+    return np.bincount(labels.astype(int), weights) / (len(labels) if weights is None else weights.sum())
 
 
-def _regression(labels: np.ndarray, metric: str, targets: Sequence[str]) -> list[float]:
-    return [float(np.median(labels) if metric == "mae" else np.mean(labels))]
+def _regression(labels: np.ndarray, metric: str, targets: Sequence[str], weights: np.ndarray | None) -> list[float]:
+    if metric != "mae":
+        return [float(np.average(labels, weights=weights))]
+    return [float(np.median(labels) if weights is None else _quantiles(labels, [0.5], weights)[0])]
 
 
-def _quantile(labels: np.ndarray, metric: str, targets: Sequence[str]) -> np.ndarray:
+def _quantile(labels: np.ndarray, metric: str, targets: Sequence[str], weights: np.ndarray | None) -> np.ndarray:
     # The smallest label with at least this share of labels up to it; interpolated quantiles have a larger loss on few rows.
-    return np.asarray(np.quantile(labels, [float(t) for t in targets], method="inverted_cdf"))
+    return _quantiles(labels, [float(t) for t in targets], weights)
 
 
-def _multioutput(labels: np.ndarray, metric: str, targets: Sequence[str]) -> np.ndarray:
-    return np.asarray(np.median(labels, axis=0) if base(metric) == "mae" else labels.mean(axis=0))
+def _quantiles(labels: np.ndarray, shares: Sequence[float], weights: np.ndarray | None) -> np.ndarray:
+    """Returns the smallest label with at least each share of the weights up to it."""
+    if weights is None:
+        return np.asarray(np.quantile(labels, shares, method="inverted_cdf"))
+    order = np.argsort(labels)
+    upto = np.cumsum(weights[order])
+    return np.asarray(labels[order][np.searchsorted(upto, np.asarray(shares) * upto[-1])])
 
 
-def _multilabel(labels: np.ndarray, metric: str, targets: Sequence[str]) -> np.ndarray:
-    return np.asarray(labels.mean(axis=0))
+def _multioutput(labels: np.ndarray, metric: str, targets: Sequence[str], weights: np.ndarray | None) -> list[float]:
+    return [_regression(column, base(metric), targets, weights)[0] for column in labels.T]
 
 
-# Task -> function from labels, the metric and the targets to the best scores of all rows, (outputs,).
-_BEST: dict[str, Callable[[np.ndarray, str, Sequence[str]], np.ndarray | list[float]]] = {
+def _multilabel(labels: np.ndarray, metric: str, targets: Sequence[str], weights: np.ndarray | None) -> np.ndarray:
+    return np.asarray(np.average(labels, axis=0, weights=weights))
+
+
+# Task -> function from labels, the metric, the targets and the weights to the best scores of all rows, (outputs,).
+_BEST: dict[str, Callable[[np.ndarray, str, Sequence[str], np.ndarray | None], np.ndarray | list[float]]] = {
     BINARY: _binary,
     MULTICLASS: _multiclass,
     REGRESSION: _regression,
@@ -112,5 +125,5 @@ _BEST: dict[str, Callable[[np.ndarray, str, Sequence[str]], np.ndarray | list[fl
     MULTIOUTPUT: _multioutput,
     MULTILABEL: _multilabel,
     # Equal scores count as the mean over all orders.
-    RANKING: lambda labels, metric, targets: [0.0],
+    RANKING: lambda labels, metric, targets, weights: [0.0],
 }

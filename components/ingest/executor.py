@@ -95,6 +95,7 @@ class Executor(base_executor.BaseExecutor):
             source=spec.patterns,
             targets=list(spec.targets),
             group=spec.group,
+            sample_weight=spec.sample_weight or "",
         ).save(examples.uri)
 
 
@@ -122,7 +123,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
                 if group is not None:
                     chosen = {group: None}
                 else:
-                    hashes = row_hashes(_features(lists, spec.labels))
+                    hashes = row_hashes(_features(lists, (*spec.labels, spec.sample_weight)))
                     if spec.split_key:
                         hashes = key_hashes(batch.column(spec.split_key), hashes, spec.missing_values or ())
                     index = assign(hashes, spec.weights)
@@ -142,9 +143,9 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     return _Written({s: w.rows for s, w in writers.items()}, counts, len(keys) if len(keys) else None)
 
 
-def _features(lists: pa.RecordBatch, labels: Collection[str]) -> pa.RecordBatch:
-    """Returns the columns except the label, so that respelling or correcting a label never moves a row to another split."""
-    return lists.select([n for n in lists.schema.names if n not in labels])
+def _features(lists: pa.RecordBatch, others: Collection[str | None]) -> pa.RecordBatch:
+    """Returns the columns except label and weight, so that a corrected label or weight never moves a row to another split."""
+    return lists.select([n for n in lists.schema.names if n not in others])
 
 
 def _encoded(

@@ -13,7 +13,7 @@ import pyarrow as pa
 from switchyard.components.data import class_order
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.ingest.bad_rows import BadRows
-from switchyard.components.ingest.column_types import EMPTY, INTEGER, STRING, ColumnType
+from switchyard.components.ingest.column_types import EMPTY, FLOAT, INTEGER, STRING, ColumnType
 from switchyard.components.ingest.columns_seen import ColumnsSeen
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
@@ -53,6 +53,7 @@ class InputSpec:
         csv: options that differ from the defaults of `CsvOptions`.
         targets: see `DatasetSummary.targets`.
         group: see `DatasetSummary.group`; also the `split_key`.
+        sample_weight: column with the weights of the rows.
     """
 
     path: Sequence[str]
@@ -71,6 +72,7 @@ class InputSpec:
     max_float32_loss: float = 0.5
     targets: Sequence[str] = ()
     group: str | None = None
+    sample_weight: str | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -241,9 +243,10 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
         raise UserError(f"data: no rows in {', '.join(files[:3])}.{left_out}")
     _check_names(spec, names, files)
     found.notes += seen.check()
+    _check_weight(spec, found, peek)
     check = _check_types if len(spec.labels) == 1 else _check_labels
     found = check(spec, found, seen.labels, peek)
-    if all(t.kind == EMPTY for n, t in found.types.items() if n not in spec.labels) and not peek:
+    if all(t.kind == EMPTY for n, t in found.types.items() if n not in (*spec.labels, spec.sample_weight)) and not peek:
         raise UserError(f"data: no usable feature besides the label {spec.label!r}. Columns: {in_a_line(found.types)}.")
     if not peek:
         found.types, notes = settled(found.types, seen.precision.losses(found.types), spec.labels, spec.max_float32_loss)
@@ -290,6 +293,26 @@ def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
             f"The classes are {in_a_line(names)}."
         )
     return chosen
+
+
+def _check_weight(spec: InputSpec, found: Scan, peek: bool) -> None:
+    """Raises UserError for sample weights in no column, or in one without numbers; the data gate checks the values."""
+    name = spec.sample_weight
+    if name is None:
+        return
+    if name not in found.types:
+        columns = [n for n in found.types if n not in spec.labels]
+        raise UserError(
+            f"trainer.sample_weight: unknown column {name!r}.{did_you_mean(name, columns)} Columns: {in_a_line(columns)}."
+        )
+    kind = found.types[name]
+    if kind.kind == EMPTY and peek and found.rows >= PEEK_ROWS:
+        return
+    if kind.is_list or kind.kind not in (INTEGER, FLOAT):
+        what = "lists" if kind.is_list else "no values" if kind.kind == EMPTY else f"values of type {kind.kind}"
+        raise UserError(
+            f"trainer.sample_weight: {name!r} holds {what}, a weight is a number; name another column, or remove the key"
+        )
 
 
 def _check_labels(spec: InputSpec, found: Scan, labels: Mapping[str, LabelValues], peek: bool) -> Scan:

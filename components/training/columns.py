@@ -1,7 +1,7 @@
 """Columnar storage of transformed examples: memory-mapped Arrow files, and `columns.json` with their schema.
 
-A file holds the label and one fixed-size list column per `Block`: rows are contiguous in memory as in the file, and scalars of
-one dtype share an array. Files are not compressed so that they can be memory-mapped.
+A file holds the label, one fixed-size list column per `Block`, and the sample weights if there are any: rows are contiguous in
+memory as in the file, and scalars of one dtype share an array. Files are not compressed so that they can be memory-mapped.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from switchyard.components.training.example_source import Block, blocks
 FILE, SUFFIX = "columns.json", ".arrow"
 _LABEL_DTYPES = ("int64", "float32")
 LABEL = "label"
+# The last block of examples with sample weights; no feature has its name.
+WEIGHTS = Block("float32", ("\0sample_weight",), (1,))
 # Size of one record batch, in the writer's memory.
 _BATCH_BYTES = 8 << 20
 
-# The arrays of all blocks, each of shape (rows, width), and the labels, shape (rows,).
+# The arrays of all blocks, each of shape (rows, width), `WEIGHTS` included; and the labels, shape (rows,).
 Columns = tuple[tuple[np.ndarray, ...], np.ndarray]
 
 
@@ -131,20 +133,26 @@ def _arrays(batch: pa.RecordBatch, layout: Sequence[Block], file_bytes: int) -> 
     return tuple(lists), label.to_numpy()
 
 
-def features_json(features: Sequence[FeatureSpec]) -> str:
-    """Returns the content of `columns.json`."""
-    return json.dumps({"features": [dataclasses.asdict(f) for f in features]}, indent=1)
+def features_json(features: Sequence[FeatureSpec], *, weighted: bool = False) -> str:
+    """Returns the content of `columns.json`; `weighted`: whether the files have sample weights."""
+    return json.dumps({"features": [dataclasses.asdict(f) for f in features], "weighted": weighted}, indent=1)
 
 
 def read_features(folder: Path) -> tuple[FeatureSpec, ...]:
-    """Returns the features of an artifact.
+    """Returns the features of an artifact, see `_described`."""
+    return _described(folder)[0]
+
+
+def _described(folder: Path) -> tuple[tuple[FeatureSpec, ...], bool]:
+    """Returns the features of an artifact, and whether it has sample weights.
 
     Raises:
         UserError: the artifact has no `columns.json`, so this version's transform stage did not write it; or a damaged one.
     """
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))["features"]
-        return tuple(FeatureSpec(**{**f, "shape": tuple(f["shape"])}) for f in found)
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        features = tuple(FeatureSpec(**{**f, "shape": tuple(f["shape"])}) for f in found["features"])
+        return features, bool(found.get("weighted", False))
     except FileNotFoundError:
         raise UserError(
             f"training: {folder} has no {FILE}: trainers read columns, and these are tf.Examples of another Transform or "
@@ -161,4 +169,5 @@ def column_files(folder: Path, split: str) -> list[Path]:
 
 def layout_of(folder: Path) -> tuple[Block, ...]:
     """Returns the blocks of an artifact's files."""
-    return blocks(read_features(folder))
+    features, weighted = _described(folder)
+    return (*blocks(features), *([WEIGHTS] if weighted else []))

@@ -189,6 +189,9 @@ class TrainerConfig(Section):
             receives them by name.
         quantiles: quantiles of the label that a model of `task: quantile` outputs, between 0 and 1, ascending. Default: 0.1, 0.5,
             0.9.
+        sample_weight: column with the weight of each row, a number of 0 or more that is no feature: a row of weight 2 counts as
+            two rows of weight 1, in training and in evaluation. Only the weights' ratios matter. With `class_weights` a row's
+            weight in training is the product. Not of a ranking, which has queries.
         hyperparameters: hyperparameters of training.
         trees: hyperparameters of boosted trees.
         accelerator: devices and precision.
@@ -203,6 +206,7 @@ class TrainerConfig(Section):
     loss_parameters: dict[str, Any] = Field(default_factory=dict)
     callbacks: str | dict[str, str] | None = None
     quantiles: tuple[Quantile, ...] | None = None
+    sample_weight: str | None = None
     hyperparameters: HyperparametersConfig = HyperparametersConfig()
     trees: TreesConfig = TreesConfig()
     accelerator: Accelerator = Accelerator()
@@ -330,6 +334,7 @@ class TrainerSettings(Section):
         loss_code: snapshot of the user's loss.
         loss_parameters: see `TrainerConfig`.
         callbacks_code: snapshot of the user's callbacks.
+        sample_weight: see `TrainerConfig`.
         hyperparameters: see `TrainerConfig`.
         trees: see `TrainerConfig`; None for a framework of networks.
         accelerator: devices, precision, determinism.
@@ -345,6 +350,7 @@ class TrainerSettings(Section):
     loss_code: UserCode | None
     loss_parameters: dict[str, Any]
     callbacks_code: UserCode | None = None
+    sample_weight: str | None = None
     hyperparameters: HyperparametersConfig
     trees: TreesConfig | None = None
     accelerator: AcceleratorProfile

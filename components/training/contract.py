@@ -38,6 +38,7 @@ ALL_SETTINGS = frozenset(
         "loss",
         "class_weights",
         "early_stopping",
+        "sample_weight",
         *HOOKS,
         *OPTIONAL_HYPERPARAMETERS,
     }
@@ -135,10 +136,10 @@ class Trainer(abc.ABC):
     Attributes:
         name: used in stage names, metrics and messages.
         boosts_trees: whether the request's hyperparameters come from the config's `trainer.trees`.
-        supports: which of `precision`, `compile`, `deterministic`, `model`, `loss`, `class_weights`, `early_stopping`,
-            `schedule`, `warmup_steps`, `weight_decay`, `clip_norm`, `label_smoothing`, `accumulate_steps`, `build_loss`,
-            `build_optimizer` and `build_callbacks` (also of `trainer.callbacks`) this trainer implements; a config that sets
-            another is an error.
+        supports: which of `precision`, `compile`, `deterministic`, `model`, `loss`, `sample_weight`, `class_weights`,
+            `early_stopping`, `schedule`, `warmup_steps`, `weight_decay`, `clip_norm`, `label_smoothing`, `accumulate_steps`,
+            `build_loss`, `build_optimizer`, `build_callbacks` (also of `trainer.callbacks`) and `build_metrics` this trainer
+            implements; a config that sets another is an error.
     """
 
     name: ClassVar[str]
@@ -158,7 +159,9 @@ class Trainer(abc.ABC):
             TrainingError: training diverged, or ran out of memory.
         """
         accelerator = self.resolve(request.accelerator)
-        self._refuse_unsupported("trainer", {"model": request.build_model and "build_model"})
+        self._refuse_unsupported(
+            "trainer", {"model": request.build_model and "build_model", "sample_weight": request.train.weighted}
+        )
         random.seed(request.hyperparameters.seed)
         np.random.seed(request.hyperparameters.seed)
         request.checkpoint_dir.mkdir(parents=True, exist_ok=True)
@@ -195,7 +198,8 @@ class Trainer(abc.ABC):
         """
         code = settings.get("code")
         self._refuse_unsupported("trainer.model", {hook: hook for hook in hooks_in(code["path"] if code else None)})
-        self._refuse_unsupported("trainer", {"loss": settings.get("loss"), "model": code and os.path.basename(code["path"])})
+        given = {name: settings.get(name) for name in ("loss", "sample_weight")}
+        self._refuse_unsupported("trainer", {**given, "model": code and os.path.basename(code["path"])})
         if callbacks := settings.get("callbacks_code"):
             self._refuse_unsupported("trainer.callbacks", {"build_callbacks": os.path.basename(callbacks["path"])})
         stopping = "trees" if self.boosts_trees else "hyperparameters"

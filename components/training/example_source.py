@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from switchyard.components.data.feature_spec import FeatureSpec
 
-Batch = tuple[dict[str, np.ndarray], np.ndarray]
+# Features by name, shape (B, *feature shape); labels, shape (B,); and, if the examples are weighted, weights, float32 (B,).
+Batch = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,18 @@ class Stretch:
         arrays: one array per block, shape (rows, width).
         labels: shape (rows,).
         sizes: number of rows of each batch.
+        weights: float32 (rows,), if the examples are weighted.
     """
 
     arrays: tuple[np.ndarray, ...]
     labels: np.ndarray
     sizes: tuple[int, ...]
+    weights: np.ndarray | None = None
+
+    @property
+    def of_rows(self) -> tuple[np.ndarray, ...]:
+        """The labels, then the weights if there are any."""
+        return (self.labels,) if self.weights is None else (self.labels, self.weights)
 
 
 # Indices of the rows of an epoch, shape (rows,), int64, one batch after the other; and the number of rows of each batch.
@@ -104,6 +112,9 @@ class ExampleSource(Protocol):
     Labels are int64 class indices, or float32 values for a regression. Without `seed` rows keep the order of the files; with it
     the order depends only on `seed` and `epoch`, not on the shard. Of each batch of `batch_size` rows a shard receives its part.
     A shard without a row in the last batch receives the batch's first row as padding, which must not count.
+
+    With `trainer.sample_weight` each row has a weight of 0 or more: that of its column divided by the mean over the split, so
+    that the weights of a split have the mean 1, and a weighted mean is the sum over the rows divided by their number.
     """
 
     @property
@@ -114,8 +125,12 @@ class ExampleSource(Protocol):
     def blocks(self) -> tuple[Block, ...]:
         """Layout of the features in a stretch's arrays."""
 
+    @property
+    def weighted(self) -> bool:
+        """Whether the rows have weights."""
+
     def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
-        """Yields the batches of one epoch: features by name, shape (B, *feature shape), and labels, shape (B,)."""
+        """Yields the batches of one epoch: features by name, shape (B, *feature shape), labels, shape (B,), any weights, (B,)."""
 
     def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
         """Yields the same batches in groups: a hundred scalar features are one array, which the framework may split."""
@@ -123,6 +138,10 @@ class ExampleSource(Protocol):
     @property
     def resident(self) -> tuple[tuple[np.ndarray, ...], np.ndarray] | None:
         """All rows, if the split is held in memory: one array per block, shape (rows, width), and labels; else None."""
+
+    @property
+    def resident_weights(self) -> np.ndarray | None:
+        """The weights of the rows of `resident`, float32 (rows,); None without weights."""
 
     def order(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Order:
         """Returns the rows of `resident` that make the same batches, so that a framework may gather them on the device."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from switchyard.components.data.feature_spec import FeatureSpec
-from switchyard.components.training.columns import Columns, column_files, joined, layout_of, nbytes, read_columns
+from switchyard.components.training.columns import WEIGHTS, Columns, column_files, joined, layout_of, nbytes, read_columns
 from switchyard.components.training.example_source import WHOLE, Batch, Block, Order, Shard, Stretch, blocks
 from switchyard.components.training.model_spec import ModelSpec
 
@@ -34,7 +34,7 @@ class Examples:
     window of pieces. The order does not depend on the number of files or on the shard.
 
     Args:
-        layout: the blocks.
+        layout: the blocks, `WEIGHTS` last if the examples are weighted.
         parts: the rows, in order.
         memory_bytes: maximum size of a split that is shuffled as a whole.
         window_bytes: size of a window, which is shuffled as a whole.
@@ -48,7 +48,9 @@ class Examples:
         memory_bytes: int = MEMORY_BYTES,
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
-        self.blocks = tuple(layout)
+        self.layout = tuple(layout)
+        self.weighted = WEIGHTS in self.layout
+        self.blocks = tuple(block for block in self.layout if block != WEIGHTS)
         self._parts = list(parts)
         self._starts = list(accumulate((len(labels) for _, labels in self._parts), initial=0))
         self._row_bytes = max(1, sum(map(nbytes, self._parts)) // max(1, self.rows))
@@ -67,7 +69,7 @@ class Examples:
                 features: dict[str, np.ndarray] = {}
                 for block, array in zip(self.blocks, stretch.arrays, strict=True):
                     features |= block.features(array[start:end])
-                yield features, stretch.labels[start:end]
+                yield features, *(values[start:end] for values in stretch.of_rows)
 
     def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
         """See ExampleSource."""
@@ -80,20 +82,28 @@ class Examples:
                 carried, order = joined([carried, _taken(columns, window[:missing])]), window[missing:]
                 if len(carried[1]) < batch_size:
                     continue
-                yield _stretch(carried, np.arange(batch_size), batch_size, shard)
+                yield self._stretch(carried, np.arange(batch_size), batch_size, shard)
                 carried = None
             whole = len(order) // batch_size * batch_size
             for start in range(0, whole, at_once):
-                yield _stretch(columns, order[start : min(start + at_once, whole)], batch_size, shard)
+                yield self._stretch(columns, order[start : min(start + at_once, whole)], batch_size, shard)
             if whole < len(order):
                 carried = _taken(columns, order[whole:])
         if carried is not None:
-            yield _stretch(carried, np.arange(len(carried[1])), batch_size, shard)
+            yield self._stretch(carried, np.arange(len(carried[1])), batch_size, shard)
 
     @property
     def resident(self) -> Columns | None:
         """See ExampleSource."""
-        return self._all if self._in_memory else None
+        if not self._in_memory:
+            return None
+        arrays, labels = self._all
+        return arrays[: len(self.blocks)], labels
+
+    @property
+    def resident_weights(self) -> np.ndarray | None:
+        """See ExampleSource."""
+        return self._all[0][-1][:, 0] / self._mean_weight if self.weighted and self._in_memory else None
 
     def order(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Order:
         """See ExampleSource."""
@@ -115,6 +125,18 @@ class Examples:
                 if following is not None:
                     ahead = pool.submit(self._window, following)
                 yield columns, shuffled(len(columns[1]), random)
+
+    @cached_property
+    def _mean_weight(self) -> np.float32:
+        total = sum(float(arrays[-1].sum(dtype=np.float64)) for arrays, _ in self._parts)
+        return np.float32(total / self.rows)
+
+    def _stretch(self, columns: Columns, order: np.ndarray, batch_size: int, shard: Shard) -> Stretch:
+        own, sizes = _sharded(order, batch_size, shard)
+        arrays, labels = _taken(columns, own)
+        if not self.weighted:
+            return Stretch(arrays, labels, sizes)
+        return Stretch(arrays[:-1], labels, sizes, arrays[-1][:, 0] / self._mean_weight)
 
     @cached_property
     def _all(self) -> Columns:
@@ -158,11 +180,14 @@ def split_columns(folder: Path, split: str) -> tuple[tuple[Block, ...], list[Col
     return layout, [part for file in files for part in read_columns(file, layout)]
 
 
-def columns_of(features: Mapping[str, np.ndarray], labels: np.ndarray, specs: Sequence[FeatureSpec]) -> Columns:
-    """Returns named arrays, shape (rows, *feature shape), as columns."""
+def columns_of(
+    features: Mapping[str, np.ndarray], labels: np.ndarray, specs: Sequence[FeatureSpec], weights: np.ndarray | None = None
+) -> Columns:
+    """Returns named arrays, shape (rows, *feature shape), and any weights, shape (rows,), as columns."""
     rows = len(labels)
     arrays = (np.concatenate([features[n].reshape(rows, -1) for n in b.names], axis=1, dtype=b.dtype) for b in blocks(specs))
-    return tuple(arrays), labels
+    last = () if weights is None else (weights.reshape(rows, 1).astype(WEIGHTS.dtype),)
+    return (*arrays, *last), labels
 
 
 def placeholder_batch(spec: ModelSpec, rows: int) -> dict[str, np.ndarray]:
@@ -187,8 +212,3 @@ def _sharded(order: np.ndarray, batch_size: int, shard: Shard) -> Order:
         batches = [b[shard.index :: shard.count] if len(b) > shard.index else b[:1] for b in batches]
         order = np.concatenate(batches)
     return order, tuple(map(len, batches))
-
-
-def _stretch(columns: Columns, order: np.ndarray, batch_size: int, shard: Shard) -> Stretch:
-    own, sizes = _sharded(order, batch_size, shard)
-    return Stretch(*_taken(columns, own), sizes)

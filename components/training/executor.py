@@ -89,6 +89,7 @@ class Executor(base_executor.BaseExecutor):
             classes=list(summary.classes),
             targets=list(summary.targets),
             features=features,
+            sample_weight=summary.sample_weight,
             user_code=settings.own_preprocessing or settings.code is not None or bool(code),
             tokenizer=tokenizer is not None,
         )
@@ -139,6 +140,8 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
     run.params({"framework": trainer, **used, **names})
     if dropped:
         say(f"{', '.join(names.values())}: in place of {', '.join(dropped)}")
+    if job.settings.sample_weight:
+        run.params({"sample_weight": job.settings.sample_weight})
     devices = {"accelerator": accelerator.kind, "workers": accelerator.workers}
     run.params({**devices, "precision": accelerator.precision, "deterministic": accelerator.deterministic})
 

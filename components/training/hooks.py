@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import UserError
+from switchyard.components.metrics import trained_names
 from switchyard.components.user_code.loading import blamed, folder_of
 
 # Hook -> the hyperparameters that do not apply with it.
@@ -16,7 +18,12 @@ HOOKS: dict[str, tuple[str, ...]] = {
     "build_loss": ("label_smoothing",),
     "build_optimizer": ("optimizer", "learning_rate", "schedule", "warmup_steps", "weight_decay", "clip_norm"),
     "build_callbacks": (),
+    "build_metrics": (),
 }
+
+
+# The names of the metrics that trainers report themselves.
+TAKEN = frozenset({"loss", *(name.removeprefix("val_") for name in trained_names())})
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,13 @@ class Hooks:
         build_optimizer: `build_optimizer(model, spec)` returns the framework's optimizer of a model's weights; in PyTorch also
             what Lightning's `configure_optimizers` may return for one optimizer: a dict with `optimizer` and `lr_scheduler`.
         build_callbacks: `build_callbacks(spec)` returns a list of the framework's callbacks (Keras, Lightning).
+        build_metrics: `build_metrics(spec)` returns a dict of name to the framework's metric (Keras, torchmetrics), measured on
+            both splits of each epoch from labels and predictions, see `metrics`.
     """
 
     build_optimizer: Callable[..., Any] | None = None
     build_callbacks: Callable[..., Any] | None = None
+    build_metrics: Callable[..., Any] | None = None
 
     def optimizer(self, model: Any, spec: Any, kind: type | tuple[type, ...]) -> Any:
         """Returns the user's optimizer, or None without a function; raises UserError if it fails or returns no `kind`."""
@@ -53,6 +63,33 @@ class Hooks:
         if not isinstance(made, list | tuple) or not all(isinstance(callback, kind) for callback in made):
             raise UserError(f"trainer.model: build_callbacks must return a list of {kind.__name__}s, received {made!r}"[:500])
         return list(made)
+
+    def metrics(self, spec: Any, kind: type) -> dict[str, Any]:
+        """Returns the user's metrics by name, new ones at each call.
+
+        A metric is updated with labels (B,), int64 class indices or float32 values, (B, labels) of several columns, (B, 3) of a
+        ranking, and predictions: the positive class's probability (B,), the classes' (B, classes), the labels' (B, labels), the
+        value (B,), or the quantiles' (B, quantiles). In Keras (B, 1) is in place of (B,), except labels of several classes. It
+        weighs all rows of a sample weight above 0 the same.
+
+        Raises:
+            UserError: the function fails, returns no dict of `kind`, or a name that is taken.
+        """
+        if self.build_metrics is None:
+            return {}
+        with blamed("trainer.model: build_metrics failed: ", folder_of(self.build_metrics)):
+            made = self.build_metrics(spec)
+        if not isinstance(made, dict) or not all(isinstance(m, kind) and isinstance(n, str) for n, m in made.items()):
+            raise UserError(
+                f"trainer.model: build_metrics must return a dict of name to {kind.__name__}, received {made!r}"[:500]
+            )
+        for name in made:
+            if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.removeprefix("val_") in TAKEN or name.startswith("val_"):
+                raise UserError(
+                    f"trainer.model: build_metrics: {name!r} is no name for a metric; use letters, digits and _, none of "
+                    f"{', '.join(sorted(TAKEN))}, no val_ in front"
+                )
+        return made
 
 
 NO_HOOKS = Hooks()

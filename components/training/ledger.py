@@ -65,7 +65,7 @@ class TrainingLedger:
             TrainingError: `loss` or `val_loss` is not finite.
             UserError: a model with a training of its own does not measure the monitored metric, or one that is no number.
         """
-        values = {name: _number(name, value) for name, value in metrics.items()}
+        values = {name: as_number(name, value) for name, value in metrics.items()}
         if self.hyperparameters.monitor not in values:
             raise UserError(
                 f"trainer.hyperparameters.early_stopping.metric: {self.hyperparameters.monitor!r} is not measured by the model, "
@@ -141,7 +141,8 @@ def _link(file: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)  # replacing a link to the same file does nothing
 
 
-def _number(name: str, value: Any) -> float:
+def as_number(name: str, value: Any) -> float:
+    """Returns the value of a metric; raises UserError if it is no number."""
     try:
         return float(value)
     except (TypeError, ValueError):

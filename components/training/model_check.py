@@ -13,7 +13,7 @@ import numpy as np
 from switchyard.components.errors import UserError
 from switchyard.components.tasks import TASKS
 from switchyard.components.training.contract import TrainRequest
-from switchyard.components.training.example_source import Batch, ExampleSource
+from switchyard.components.training.example_source import ExampleSource
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.names import LOSSES
 from switchyard.components.user_code.loading import blamed, folder_of
@@ -92,8 +92,9 @@ def refuse_replaced(request: TrainRequest, what: str) -> None:
             f"trainer.{key}: received {value!r}, and build_model returned {what}, whose own training does not follow it; remove "
             f"one of them"
         )
-    if request.hooks.build_optimizer:
-        raise UserError(f"trainer.model: build_optimizer is not used, as build_model returned {what}; remove one of them")
+    for hook in ("build_optimizer", "build_metrics"):
+        if getattr(request.hooks, hook):
+            raise UserError(f"trainer.model: {hook} is not used, as build_model returned {what}; remove one of them")
 
 
 @contextmanager
@@ -103,10 +104,10 @@ def explained(build_model: Callable[..., Any] | None) -> Iterator[None]:
         yield
 
 
-def first_rows(source: ExampleSource) -> Batch:
-    """Returns up to 256 rows of a split, in file order."""
-    [batch] = islice(source.batches(_ROWS), 1)
-    return batch
+def first_rows(source: ExampleSource) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns the features and labels of up to 256 rows of a split, in file order."""
+    [(features, labels, *_)] = islice(source.batches(_ROWS), 1)
+    return features, labels
 
 
 def probe(model: Callable[[dict[str, np.ndarray]], np.ndarray], features: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from switchyard.components.errors import UserError
-from switchyard.components.training.columns import Columns, joined
+from switchyard.components.training.columns import WEIGHTS, Columns, joined
 from switchyard.components.training.example_source import WHOLE, Block, Order, Shard, Stretch
 from switchyard.components.training.examples import Examples, shuffled, split_columns
 
@@ -33,6 +33,9 @@ class QueryExamples(Examples):
     """
 
     def __init__(self, layout: Sequence[Block], parts: Sequence[Columns]) -> None:
+        """Sorts the rows. Raises UserError for sample weights."""
+        if WEIGHTS in layout:
+            raise UserError("trainer.sample_weight: a ranking is trained and measured by query, not by row; remove the key")
         arrays, labels = joined(parts)
         _, query = np.unique(labels[:, 1].astype(np.int64) * HASH_PART + labels[:, 2].astype(np.int64), return_inverse=True)
         query = query.reshape(-1)

@@ -22,8 +22,8 @@ from tensorflow_transform.tf_metadata import schema_utils
 from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.data.shards import rename
 from switchyard.components.errors import UserError
-from switchyard.components.training.columns import SUFFIX, Columns, ColumnsWriter
-from switchyard.components.training.example_source import blocks
+from switchyard.components.training.columns import SUFFIX, WEIGHTS, Columns, ColumnsWriter
+from switchyard.components.training.example_source import Block, blocks
 from switchyard.components.user_code.loading import UserCode
 from switchyard.components.user_code.tokenizer import BYTES, TEXT, Tokenizer, copy_folder, load_tokenizer, save_sample
 from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
@@ -31,12 +31,12 @@ from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
 SHARD_ROWS = 50_000
 
 
-def feature_specs(schema: schema_pb2.Schema, label: str, *, tokenized: bool = False) -> tuple[FeatureSpec, ...]:
+def feature_specs(schema: schema_pb2.Schema, others: Collection[str], *, tokenized: bool = False) -> tuple[FeatureSpec, ...]:
     """Returns the transformed features, in alphabetical order.
 
     Args:
         schema: schema of the transformed examples.
-        label: name of the label.
+        others: outputs that are no features: the label, the sample weights.
         tokenized: whether a tokenizer replaces texts.
 
     Raises:
@@ -46,7 +46,7 @@ def feature_specs(schema: schema_pb2.Schema, label: str, *, tokenized: bool = Fa
     domains = {f.name: f.int_domain for f in schema.feature if f.HasField("int_domain")}
     found = []
     for name, spec in sorted(schema_utils.schema_as_feature_spec(schema).feature_spec.items()):
-        if name == label:
+        if name in others:
             continue
         if not isinstance(spec, tf.io.FixedLenFeature) or spec.dtype not in dtypes:
             taken = "float32, int64 or, for the tokenizer, text" if tokenized else "float32 or int64"
@@ -105,6 +105,7 @@ class WriteColumns(beam.PTransform):
         prefix: `<artifact>/Split-<split>/<name>`.
         tokenizer: code of the user's tokenizer, which is written to `<artifact>/tokenizer/` for the workers and for bundles.
         bytes_columns: columns with values that are not UTF-8.
+        weight: the column of the sample weights, or empty.
     """
 
     def __init__(
@@ -114,14 +115,16 @@ class WriteColumns(beam.PTransform):
         prefix: str,
         tokenizer: UserCode | None = None,
         bytes_columns: Collection[str] = (),
+        *,
+        weight: str = "",
     ) -> None:
         super().__init__()
         self._schema, self._label, self._prefix = schema, label, prefix
-        self._tokenizer, self._bytes_columns = tokenizer, bytes_columns
+        self._tokenizer, self._bytes_columns, self._weight = tokenizer, bytes_columns, weight
 
     def expand(self, batches: Any) -> Any:
         """See the base class."""
-        features = feature_specs(self._schema, self._label, tokenized=self._tokenizer is not None)
+        features = feature_specs(self._schema, (self._label, self._weight), tokenized=self._tokenizer is not None)
         folder = None
         if self._tokenizer:
             tokenizer = Tokenizer(self._tokenizer, texts_of(features, self._bytes_columns))
@@ -130,16 +133,16 @@ class WriteColumns(beam.PTransform):
             features = trained_features(features, tokenizer.outputs, self._label)
         return (
             batches
-            | "Write" >> beam.ParDo(_Write(features, self._label, self._prefix, folder))
+            | "Write" >> beam.ParDo(_Write(features, self._label, self._prefix, folder, self._weight))
             | "Gather" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
             | "Name" >> beam.Map(_name, self._prefix)
         )
 
 
 class _Write(beam.DoFn):
-    def __init__(self, features: tuple[FeatureSpec, ...], label: str, prefix: str, tokenizer: str | None) -> None:
+    def __init__(self, features: tuple[FeatureSpec, ...], label: str, prefix: str, tokenizer: str | None, weight: str) -> None:
         self._features, self._layout, self._label, self._folder = features, blocks(features), label, _parts(prefix)
-        self._tokenizer_folder = tokenizer
+        self._tokenizer_folder, self._weight = tokenizer, weight
 
     def setup(self) -> None:
         self._tokenizer: Tokenizer | None = None
@@ -151,6 +154,10 @@ class _Write(beam.DoFn):
                 copy_folder(folder, self._copy.name)
                 folder = self._copy.name
             self._tokenizer = load_tokenizer(Path(folder))
+
+    @property
+    def _weights(self) -> tuple[Block, ...]:
+        return (WEIGHTS,) if self._weight else ()
 
     def start_bundle(self) -> None:
         self._names: list[str] = []
@@ -167,7 +174,8 @@ class _Write(beam.DoFn):
             self._names.append(os.path.join(self._folder, uuid.uuid4().hex))
             # TensorFlow's file API, because the artifact may be in an object store.
             self._file = tf.io.gfile.GFile(self._names[-1], "wb")
-            self._writer = ColumnsWriter(_Sink(self._file), self._layout, columns[1].dtype.name, columns[1].shape[1:])
+            layout = (*self._layout, *self._weights)
+            self._writer = ColumnsWriter(_Sink(self._file), layout, columns[1].dtype.name, columns[1].shape[1:])
         self._writer.write(columns)
         self._rows += len(columns[1])
 
@@ -199,6 +207,8 @@ class _Write(beam.DoFn):
             np.concatenate([(tokens[n] if n in tokens else values(n, b.dtype)).reshape(rows, b.size) for n in b.names], axis=1)
             for b in self._layout
         )
+        if self._weight:
+            arrays = (*arrays, values(self._weight, WEIGHTS.dtype).reshape(rows, 1))
         label = batch.column(self._label)
         is_float = pa.types.is_floating(label.type.value_type if pa.types.is_nested(label.type) else label.type)
         found = values(self._label, "float32" if is_float else "int64")

@@ -35,7 +35,8 @@ class Executor(tfx_executor.Executor):
         schema_folder = artifact_utils.get_single_uri(input_dict["schema"])
         schema = tfdv.load_schema_text(io_utils.get_only_uri_in_dir(schema_folder))
         config = json_utils.loads(exec_properties["custom_config"])
-        config.update(label=summary.label, labels=summary.labels, group=summary.group, classes=summary.classes, unusable=[])
+        names = {"label": summary.label, "labels": summary.labels, "group": summary.group, "weight": summary.sample_weight}
+        config.update(**names, classes=summary.classes, unusable=[])
         if config["code"] is None:
             config["unusable"] = unusable_features(schema, summary.no_features)
             for name, reason in config["unusable"].items():
@@ -43,20 +44,25 @@ class Executor(tfx_executor.Executor):
             tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
         properties = {**exec_properties, "custom_config": json_utils.dumps(config)}
         tokenizer = UserCode(**config["tokenizer"]) if "tokenizer" in config else None
-        columns = written_by(lambda schema, place: WriteColumns(schema, summary.label, place, tokenizer, summary.bytes_columns))
+        columns = written_by(
+            lambda schema, place: WriteColumns(
+                schema, summary.label, place, tokenizer, summary.bytes_columns, weight=summary.sample_weight
+            )
+        )
         with tempfile.TemporaryDirectory() as folder, columns:
             super().Do(
                 {**input_dict, "schema": [_in_environment(schema, config.get("environment"), folder)]}, output_dict, properties
             )
         graph = tft.TFTransformOutput(artifact_utils.get_single_uri(output_dict["transform_graph"]))
         # Vocabulary sizes are known only after the analysis.
-        features = feature_specs(graph.transformed_metadata.schema, summary.label, tokenized=tokenizer is not None)
-        trained = features
+        others = (summary.label, summary.sample_weight)
+        features = feature_specs(graph.transformed_metadata.schema, others, tokenized=tokenizer is not None)
+        trained, weighted = features, bool(summary.sample_weight)
         for artifact in output_dict.get("transformed_examples", ()):
             if tokenizer:
                 outputs = tokenizer_outputs(os.path.join(artifact.uri, TOKENIZER))
                 trained = trained_features(features, outputs, summary.label)
-            io_utils.write_string_file(os.path.join(artifact.uri, FILE), features_json(trained))
+            io_utils.write_string_file(os.path.join(artifact.uri, FILE), features_json(trained, weighted=weighted))
 
 
 def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) -> Any:

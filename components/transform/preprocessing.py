@@ -26,33 +26,37 @@ _WIDE = 50
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the transformed features and the encoded label, (B,), (B, labels) of several columns, or (B, 3) with a `group`.
+    """Returns the transformed features, the encoded label and any sample weights, float32 (B,).
+
+    The label is (B,), (B, labels) of several columns, or (B, 3) with a `group`.
 
     Args:
         inputs: raw feature -> tensor, dense (B, k) or sparse.
-        custom_config: `label`, `labels` (its columns), `group` (see `DatasetSummary.group`), `classes`, `unusable` (features that
-            the default omits), `code` (None, or path and function of the user's `preprocessing_fn(inputs) -> outputs`, which does
-            not receive the label), with a tokenizer `tokenizer` (its code) and `texts` (columns that the default passes to it;
-            empty: all texts).
+        custom_config: `label`, `labels` (its columns), `group` (see `DatasetSummary.group`), `weight` (the column of the sample
+            weights, or empty), `classes`, `unusable` (features that the default omits), `code` (None, or path and function of
+            the user's `preprocessing_fn(inputs) -> outputs`, which receives neither the label nor the weights), with a tokenizer
+            `tokenizer` (its code) and `texts` (columns that the default passes to it; empty: all texts).
 
     Raises:
         UserError: the user's function failed or did not return a dict of tensors.
     """
     label, labels = custom_config["label"], custom_config["labels"]
-    group = custom_config.get("group")
-    features = {k: v for k, v in inputs.items() if k not in (*labels, group)}
+    group, weight = custom_config.get("group"), custom_config.get("weight", "")
+    features = {k: v for k, v in inputs.items() if k not in (*labels, group, weight)}
     code = custom_config["code"]
     if code is None:
         used = {k: v for k, v in features.items() if k not in custom_config["unusable"]}
         texts = _texts(used, custom_config["texts"]) if "tokenizer" in custom_config else ()
-        outputs = default_features(used, label, texts)
+        outputs = default_features(used, (label, weight), texts)
     else:
-        outputs = _users(features, code["path"], code["function"], [label, *labels])
+        outputs = _users(features, code["path"], code["function"], [label, *labels], weight)
         note_ranges(outputs)
     if set(labels) <= inputs.keys():
         each = [encode_label(_dense(inputs[n]), custom_config["classes"]) for n in labels]
         each += _hashed(_dense(inputs[group])) if group else []
         outputs[label] = tf.stack(each, axis=1) if len(each) > 1 else each[0]
+    if weight in inputs:
+        outputs[weight] = tf.cast(tf.reshape(_dense(inputs[weight]), [-1]), tf.float32)
     if len(features) >= _WIDE:
         # Most of the time passes afterwards, in Beam, which processes all columns at once.
         say(f"{len(features):,} columns are analyzed and transformed")
@@ -69,13 +73,13 @@ def _texts(features: Tensors, wanted: Collection[str]) -> Collection[str]:
     return wanted or found
 
 
-def default_features(features: Tensors, label: str = "", texts: Collection[str] = ()) -> dict[str, tf.Tensor]:
+def default_features(features: Tensors, others: Collection[str] = (), texts: Collection[str] = ()) -> dict[str, tf.Tensor]:
     """Returns numbers as z-scores (missing: 0, the mean) and texts as vocabulary indices (unknown: the last index).
 
     `texts` stay texts (missing: the empty one), for the tokenizer.
 
-    A feature that can be missing gets a second one, `<name>_missing`, float 0 or 1; with `_` behind it where a column, the label
-    included, has the name.
+    A feature that can be missing gets a second one, `<name>_missing`, float 0 or 1; with `_` behind it where a column, `others`
+    included (the label, the sample weights), has the name.
 
     Columns of one type become one matrix, and all numbers are scaled as one: Transform traces the function nine times and
     analyzes each of its operations, which costs more than the values of a column.
@@ -88,7 +92,7 @@ def default_features(features: Tensors, label: str = "", texts: Collection[str] 
         if isinstance(group[0], tf.SparseTensor):
             matrix, present = _filled(group)
             missing = tf.split(1.0 - present, len(names), axis=1)
-            outputs |= {_free(f"{name}_missing", {label, *features}): each for name, each in zip(names, missing, strict=True)}
+            outputs |= {_free(f"{name}_missing", {*others, *features}): each for name, each in zip(names, missing, strict=True)}
             if matrix.dtype == tf.string:
                 words |= zip(names, tf.split(matrix, len(names), axis=1), strict=True)
             else:
@@ -163,7 +167,7 @@ def _hashed(group: tf.Tensor) -> list[tf.Tensor]:
     return [tf.cast(found // HASH_PART, tf.float32), tf.cast(found % HASH_PART, tf.float32)]
 
 
-def _users(features: Tensors, path: str, function: str, labels: Sequence[str]) -> dict[str, Any]:
+def _users(features: Tensors, path: str, function: str, labels: Sequence[str], weight: str) -> dict[str, Any]:
     name = os.path.basename(path)
 
     def hint(error: BaseException) -> str:
@@ -179,6 +183,10 @@ def _users(features: Tensors, path: str, function: str, labels: Sequence[str]) -
         )
     for label in {*labels} & outputs.keys():
         raise UserError(f"preprocessing: {name}: {function} returns a feature named like the label, {label!r}. Rename it.")
+    if weight in outputs:
+        raise UserError(
+            f"preprocessing: {name}: {function} returns a feature named like the sample weights, {weight!r}. Rename it."
+        )
     return outputs
 
 

@@ -216,25 +216,25 @@ def _moves_table(moves: Sequence[Move]) -> Table:
 class OnSameRows:
     """Two versions on the same rows: metric -> values, and metric -> (improvement, interval) of the second over the first.
 
-    Undefined values are None: the AUC of a single class, the precision without positive predictions.
+    Undefined values are None: the AUC of a single class, the precision without positive predictions. `weighted_by` is the column
+    of the sample weights, if the rows have it.
     """
 
     rows: int
     primary: str
     metrics: dict[str, dict[str, float | None]]
     better: dict[str, tuple[float | None, tuple[float, float] | None]]
+    weighted_by: str = ""
 
 
 def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> OnSameRows:
-    import numpy as np
-
     from switchyard.components.import_order import import_torch_first
 
     import_torch_first()
     from switchyard.components.bundle.model import load_bundle, reordered, training_data
     from switchyard.components.bundle.source import ModelRef
     from switchyard.components.data.summary import DatasetSummary
-    from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, units, weighted_metrics
+    from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, unit_weights, weighted_metrics
 
     scores: dict[str, Any] = {}
     targets: dict[str, Any] = {}
@@ -254,7 +254,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
                     "rows."
                 )
             numbers = {f.name for f in info.features if f.dtype != "string"}
-            frame = _read_rows(data, opened.folder, numbers | set(info.labels))
+            frame = _read_rows(data, opened.folder, numbers | {*info.labels, info.sample_weight})
             needed = [*info.labels, *([group] if group else [])]
             for label in needed:
                 if label not in frame:
@@ -270,10 +270,11 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     labels = _encoded(frame, info, classes, group, data)
     if TASKS[info.task].has_probabilities:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
-    ones = np.ones(units(info.task, labels))
+    weights = _weights(frame, info.sample_weight, data)
     functions = {v: weighted_metrics(info.task, labels, s, info.targets) for v, s in scores.items()}
-    measured = {v: {m: float(f(ones)) for m, f in of.items()} for v, of in functions.items()}
-    samples = replicates(Rows(info.task, labels, scores, targets=info.targets))
+    of_units = unit_weights(info.task, labels, weights)
+    measured = {v: {m: float(f(of_units)) for m, f in of.items()} for v, of in functions.items()}
+    samples = replicates(Rows(info.task, labels, scores, targets=info.targets, weights=weights))
     first, second = (v.version for v in chosen)
     better = {
         m: (
@@ -284,7 +285,24 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
         if base(m) in DIRECTION
     }
     existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
-    return OnSameRows(len(labels), PRIMARY[info.task], existing, better)
+    weighted_by = "" if weights is None else info.sample_weight
+    return OnSameRows(len(labels), PRIMARY[info.task], existing, better, weighted_by)
+
+
+def _weights(frame: pd.DataFrame, name: str, data: Path) -> np.ndarray | None:
+    """Returns the sample weights of the rows, float64 (B,); None if the models were trained without, or the rows have none."""
+    import numpy as np
+    import pandas as pd
+
+    if name not in frame:
+        return None
+    weights = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
+    if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
+        raise UserError(
+            f"{data}: {name}, the sample weights, must be finite numbers of 0 or more, not all 0; correct them, or leave the "
+            "column out to weigh all rows the same"
+        )
+    return weights
 
 
 def _existing(value: float) -> float | None:
@@ -295,7 +313,8 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return
-    table = Table(title=f"{found.rows:,} rows of {data}", title_justify="left", box=None, pad_edge=False)
+    weighted = f", weighted by {found.weighted_by}" if found.weighted_by else ""
+    table = Table(title=f"{found.rows:,} rows of {data}{weighted}", title_justify="left", box=None, pad_edge=False)
     second = chosen[1].version
     for column in ("metric", *(_title(v) for v in chosen), f"version {second} is better by", "95 % interval"):
         table.add_column(column)

@@ -209,6 +209,7 @@ class PipelineConfig(Section):
             )
         self._check_labels()
         self._check_group()
+        self._check_weight()
         if self.tune:
             parameters = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
             if parameters and any(f in NETWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
@@ -274,3 +275,18 @@ class PipelineConfig(Section):
             )
         if self.tune and "accumulate_steps" in self.tune.space:
             raise ValueError("tune.space.accumulate_steps: the batches of a ranking differ in their rows; remove it")
+
+    def _check_weight(self) -> None:
+        weight = self.trainer.sample_weight
+        if not weight:
+            return
+        if weight in (*self.labels, *self.data.exclude):
+            what = "is the label" if weight in self.labels else "is listed in data.exclude"
+            raise ValueError(f"trainer.sample_weight: the column {weight!r} {what}; name a column of its own")
+        if self.group:
+            raise ValueError(
+                f"trainer.sample_weight: a ranking is trained and measured by query, not by row, received {weight!r}; remove it, "
+                "and list the column in data.exclude if it is no feature"
+            )
+        if (declared := self.data.columns.get(weight)) and declared.type == "text":
+            raise ValueError(f"trainer.sample_weight: data.columns declares {weight!r} as text; declare a number")

@@ -36,6 +36,7 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         max_bad_rows=data.max_bad_rows,
         missing_values=data.missing_values,
         label=config.label_name,
+        sample_weight=config.trainer.sample_weight,
         task=config.task,
         targets=config.targets,
         positive_class=config.positive_class,
@@ -113,6 +114,7 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         loss_code=loss_code,
         loss_parameters=trainer.loss_parameters if loss else {},
         callbacks_code=snapshot(callbacks, "build_callbacks", store, key="trainer.callbacks", files=files) if callbacks else None,
+        sample_weight=trainer.sample_weight,
         # What a framework does not read is left out, so that a change of it does not train again.
         hyperparameters=_read_by(framework, trainer.hyperparameters),
         trees=None if framework in NETWORKS else trainer.trees,

@@ -6,7 +6,8 @@ from switchyard.components.errors import UserError
 from switchyard.components.training.hooks import Hooks
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
-from tests.contract.test_hyperparameters import by_hand, keras_linear, torch_linear
+from tests.contract.test_hyperparameters import by_hand
+from tests.contract.test_losses import linear
 from tests.training_requests import FRAMEWORKS, no_report
 
 
@@ -18,10 +19,6 @@ def optimizer(trainer):
     import torch
 
     return lambda model, spec: torch.optim.SGD(model.parameters(), 0.3)
-
-
-def linear(trainer):
-    return keras_linear if trainer is TensorflowTrainer else torch_linear
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
@@ -172,6 +169,47 @@ def test_a_custom_schedule_reads_the_metrics_of_an_epoch(make):
     assert torch.load(checkpoint, weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.3 / 4
 
 
+def own_metrics(trainer):
+    """Returns the mean absolute error of probabilities, which is no metric of a classification."""
+    if trainer is TensorflowTrainer:
+        import keras
+
+        return lambda spec: {"distance": keras.metrics.MeanAbsoluteError()}
+    import torchmetrics
+
+    return lambda spec: {"distance": torchmetrics.MeanAbsoluteError()}
+
+
+@pytest.mark.parametrize("task", ["binary", "regression", "multioutput", "multilabel"])
+@pytest.mark.parametrize("together", [1, 2], ids=["fit", "accumulated"])
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_metrics_of_the_users_own_are_measured_on_both_splits_from_predictions(trainer, together, task, make):
+    request = make(task, hooks=Hooks(build_metrics=own_metrics(trainer)), epochs=2, patience=None, accumulate_steps=together)
+    found = trainer().train(request, no_report)
+    features, labels = next(iter(request.eval.batches(1000)))
+    predicted = trainer.load_predictor(request.export_dir)(features)
+    assert set(found.history[-1]) > {"loss", "val_loss", "distance", "val_distance"}
+    distance = abs(predicted - labels.reshape(predicted.shape)).mean()
+    assert found.metrics["val_distance"] == pytest.approx(distance, abs=1e-4)
+
+
+@pytest.mark.parametrize("together", [1, 2], ids=["fit", "accumulated"])
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_metric_of_the_users_own_that_is_no_number_is_refused(trainer, together, make):
+    def by_label(spec):
+        if trainer is TensorflowTrainer:
+            import keras
+
+            return {"f1": keras.metrics.F1Score(threshold=0.5)}
+        from torchmetrics.classification import MultilabelF1Score
+
+        return {"f1": MultilabelF1Score(spec.outputs, average=None)}
+
+    request = make("multilabel", hooks=Hooks(build_metrics=by_label), epochs=1, accumulate_steps=together)
+    with pytest.raises(UserError, match=r"trainer\.model: the metric '(val_)?f1' must be one number, received .*; average it"):
+        trainer().train(request, no_report)
+
+
 def broken(*arguments):
     raise ValueError("nothing")
 
@@ -182,6 +220,7 @@ def broken(*arguments):
         (Hooks(build_optimizer=lambda model, spec: "adam"), "build_optimizer must return an optimizer, received str"),
         (Hooks(build_optimizer=broken), r"build_optimizer failed: test_hooks\.py, line \d+: ValueError: nothing"),
         (Hooks(build_callbacks=lambda spec: None), "build_callbacks must return a list of Callbacks, received None"),
+        (Hooks(build_metrics=broken), r"build_metrics failed: test_hooks\.py, line \d+: ValueError: nothing"),
         (Hooks(build_callbacks=broken), r"build_callbacks failed: test_hooks\.py, line \d+: ValueError: nothing"),
     ],
 )

@@ -11,32 +11,10 @@ from switchyard.components.training.examples import Examples
 from switchyard.components.training.schedule import factor
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
+from tests.contract.test_losses import linear
 from tests.training_requests import FRAMEWORKS, no_report
 
 EPOCHS, BATCH, RATE = 3, 32, 0.3
-
-
-def keras_linear(spec):
-    import keras
-
-    inputs = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f.name) for f in spec.features}
-    return keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="zeros")(inputs["x"]))
-
-
-def torch_linear(spec):
-    import torch
-
-    class Linear(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = torch.nn.Linear(2, 1)
-            torch.nn.init.zeros_(self.layer.weight)
-            torch.nn.init.zeros_(self.layer.bias)
-
-        def forward(self, features):
-            return self.layer(features["x"])
-
-    return Linear()
 
 
 def keras_embedding(spec):
@@ -111,7 +89,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_every_framework_trains_as_numpy_does(trainer, case, make):
-    build_model = keras_linear if trainer is TensorflowTrainer else torch_linear
+    build_model = linear(trainer)
     given = {"optimizer": "sgd", "learning_rate": RATE, "epochs": EPOCHS, "batch_size": BATCH, **CASES[case]}
     request = make(build_model=build_model, **given)
     losses = [h["loss"] for h in trainer().train(request, no_report).history]
@@ -120,7 +98,7 @@ def test_every_framework_trains_as_numpy_does(trainer, case, make):
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_a_split_beyond_memory_trains_as_numpy_does(trainer, make):
-    build_model = keras_linear if trainer is TensorflowTrainer else torch_linear
+    build_model = linear(trainer)
     request = make(build_model=build_model, optimizer="sgd", learning_rate=RATE, epochs=EPOCHS, batch_size=BATCH)
     train, held_out = (Examples(s.blocks, [s.resident], memory_bytes=0) for s in (request.train, request.eval))
     result = trainer().train(replace(request, train=train, eval=held_out), no_report)
@@ -139,7 +117,7 @@ def test_the_norm_of_an_embeddings_gradient_is_that_of_its_rows_added_up(trainer
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_an_interrupted_training_resumes_its_schedule(trainer, make):
     given = {"schedule": "cosine", "warmup_steps": 5, "clip_norm": 0.5, "optimizer": "adamw", "weight_decay": 0.05}
-    given["build_model"] = keras_linear if trainer is TensorflowTrainer else torch_linear
+    given["build_model"] = linear(trainer)
     whole = trainer().train(make(folder="whole", **given), no_report)
 
     def kill_in_third(step, metrics):
@@ -183,7 +161,7 @@ class Late:
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_a_checkpoint_written_beside_the_next_epoch_has_nothing_of_that_epoch(trainer, make, monkeypatch):
-    given = {"optimizer": "adam", "build_model": keras_linear if trainer is TensorflowTrainer else torch_linear}
+    given = {"optimizer": "adam", "build_model": linear(trainer)}
     whole = trainer().train(make(folder="whole", **given), no_report)
     monkeypatch.setattr(sys.modules[trainer.__module__], "Beside", Late)
     with pytest.raises(Killed):

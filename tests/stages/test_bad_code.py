@@ -15,6 +15,7 @@ from switchyard.components.data_gate.executor import Gate
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.examples import Examples
 from switchyard.components.training.losses import named_loss
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.request import hyperparameters
@@ -105,7 +106,7 @@ def test_a_model_that_cannot_be_built_is_refused_before_any_row_is_read(case, tm
     settings = trainer_settings(load_config(case.write(tmp_path)), tmp_path / "code", "tensorflow")
     request = TrainRequest(
         spec=ModelSpec((FeatureSpec("word", "int64", (1,), 3), FeatureSpec("x", "float32", (1,))), "binary", 1),
-        train=None,
+        train=Examples([], []),
         eval=None,
         hyperparameters=hyperparameters(settings.hyperparameters, SUMMARY),
         loss=named_loss("binary"),
@@ -162,7 +163,7 @@ def test_weights_of_unknown_classes_are_refused(tmp_path):
 def test_a_transformed_feature_that_is_text_is_refused():
     spec = {"a": tf.io.FixedLenFeature([1], tf.string), "y": tf.io.FixedLenFeature([], tf.int64)}
     with pytest.raises(UserError, match=r"'a' is string .*a model takes dense float32 or int64"):
-        feature_specs(schema_from_feature_spec(spec), "y")
+        feature_specs(schema_from_feature_spec(spec), ["y"])
 
 
 def test_an_environment_missing_in_the_schema_is_refused_by_the_data_gate(tmp_path):

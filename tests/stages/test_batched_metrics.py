@@ -38,7 +38,7 @@ def _records(random: np.random.Generator) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _batch(task: str, models: list[str]) -> Batch:
+def _batch(task: str, models: list[str], *, weighted: bool = False) -> Batch:
     random = np.random.default_rng(7)
     slices = {name: slice_column(_records(random), name) for name in ("city", "count", "share", "absent")}
     outputs = len(TARGETS.get(task, ())) or (3 if task == "multiclass" else 1)
@@ -55,7 +55,8 @@ def _batch(task: str, models: list[str]) -> Batch:
         values = np.round(random.uniform(1e-7, 1 - 1e-7, (ROWS, outputs)), int(random.integers(1, 9))).clip(1e-7, 1 - 1e-7)
         scores = values / values.sum(axis=1, keepdims=True) if task == "multiclass" else values
         predictions[model] = (np.sort(scores, axis=1) if TASKS[task].ascending else scores).astype(np.float32)
-    return Batch(labels, predictions, slices)
+    weights = random.integers(0, 4, ROWS) / 2 if weighted else None
+    return Batch(labels, predictions, slices, weights=weights)
 
 
 def _row_values(task: str, batch: Batch) -> dict[str, np.ndarray]:
@@ -83,7 +84,7 @@ def _extracts(task: str, batch: Batch) -> list[dict[str, Any]]:
             {
                 "labels": np.atleast_1d(batch.labels[i]),
                 "predictions": predictions if others else one,
-                "example_weights": np.ones(1),
+                "example_weights": np.ones(1) if batch.weights is None else batch.weights[i : i + 1],
                 "features": features,
             }
         )
@@ -108,7 +109,7 @@ def _by_batches(folder: str, task: str, batch: Batch, config: config_pb2.EvalCon
     parts = np.array_split(np.arange(ROWS), [1, 20, 90])
     slices = {n: [type(c)(c.codes[p], c.values) for p in parts] for n, c in batch.slices.items()}
     batches = [
-        Batch(b.labels, b.predictions, {n: s[i] for n, s in slices.items()}, b.judged)
+        Batch(b.labels, b.predictions, {n: s[i] for n, s in slices.items()}, b.judged, b.weights)
         for i, b in enumerate(batch.take(p) for p in parts)
     ]
     with beam.Pipeline() as pipeline:
@@ -145,6 +146,7 @@ def _all(folder: str) -> dict[Any, list[np.ndarray]]:
     return found
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
 @pytest.mark.parametrize(
     ("task", "models"),
     [
@@ -157,8 +159,9 @@ def _all(folder: str) -> dict[Any, list[np.ndarray]]:
         ("multilabel", ["a", "b"]),
     ],
 )
-def test_every_metric_and_plot_of_every_slice_equals_tfmas(tmp_path: Path, task: str, models: list[str]) -> None:
-    batch, config = _batch(task, models), eval_config(task, SLICES, models, TARGETS.get(task, ()))
+def test_every_metric_and_plot_of_every_slice_equals_tfmas(tmp_path: Path, task: str, models: list[str], weighted: bool) -> None:
+    batch = _batch(task, models, weighted=weighted)
+    config = eval_config(task, SLICES, models, TARGETS.get(task, ()), weighted=weighted)
     ours, theirs = str(tmp_path / "ours"), str(tmp_path / "theirs")
     _by_batches(ours, task, batch, config)
     _by_tfma(theirs, task, batch, config)

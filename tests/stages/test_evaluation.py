@@ -55,28 +55,30 @@ def test_rows_that_the_champion_cannot_score_have_no_scores_and_are_read_as_writ
     assert rows.judged("new").all()
     np.testing.assert_allclose(rows.where(rows.judged(CHAMPION)).scores[CHAMPION], [[0.1], [0.9]], rtol=1e-6)
     # TFMA is given the candidate twice: on all rows, and beside the champion.
-    labels, scores = measured.of("new")
+    labels, scores, _ = measured.of("new")
     assert len(labels) == len(scores) == 3
     for name in (CHAMPION, beside("new")):
-        labels, scores = measured.of(name)
+        labels, scores, _ = measured.of(name)
         assert labels.tolist() == [0, 1]
         np.testing.assert_allclose(scores, [[0.1], [0.9]], rtol=1e-6)
 
 
-def test_several_labels_are_read_as_they_were_written(tmp_path):
-    kinds, targets = {"x": "float", "a": "integer", "b": "float"}, ["b", "a"]
-    facts = DatasetSummary("f", [], kinds, {}, {"train": 1, "test": 3}, 0, [], [], "b, a", "multilabel", [], {}, targets=targets)
+def test_several_labels_and_weights_are_read_as_they_were_written(tmp_path):
+    kinds, targets = {"w": "integer", "x": "float", "a": "integer", "b": "float"}, ["b", "a"]
+    given = {"targets": targets, "sample_weight": "w"}
+    facts = DatasetSummary("f", [], kinds, {}, {"train": 1, "test": 3}, 0, [], [], "b, a", "multilabel", [], {}, **given)
     info = BundleInfo("pytorch", "pytorch", "multilabel", "b, a", [], [RawFeature("x", "float32", 2)], targets=targets)
     predict = Predict({}, [], facts)
     predict._bundles = {"new": LinearModel(info, 2)}
-    rows = {"x": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], "a": [[0], [1], [1]], "b": [[1.0], [0.0], [1.0]]}
+    rows = {"x": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], "a": [[0], [1], [1]], "b": [[1.0], [0.0], [1.0]], "w": [[2], [0], [1]]}
     kept, measured = predict.process(pa.RecordBatch.from_pydict(rows))
     assert measured.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
     (tmp_path / "predictions").mkdir()
-    schema = rows_schema(["new"], [], several=True)
+    schema = rows_schema(["new"], [], several=True, weighted=True)
     pyarrow.parquet.write_table(kept.value.cast(schema), tmp_path / "predictions" / "rows.parquet")
     read = read_rows(str(tmp_path), ["new"], facts)
     assert read.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+    assert measured.weights.tolist() == read.weights.tolist() == [2, 0, 1]
     assert read.targets == targets
     np.testing.assert_allclose(read.scores["new"], [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], rtol=1e-6)
 
@@ -88,12 +90,19 @@ def test_a_ranking_without_a_relevant_row_is_refused_with_what_to_do():
         check_labels(np.array([[0.0, 1.0], [0.0, 2.0]]), facts)
 
 
+def test_a_class_whose_rows_all_have_the_weight_0_cannot_be_evaluated():
+    given = {"sample_weight": "w"}
+    facts = DatasetSummary("f", [], {}, {}, {"train": 1, "test": 3}, 0, [], [], "y", "binary", ["no", "yes"], {}, **given)
+    with pytest.raises(UserError, match="all 2 examples of a weight above 0 of the split 'test' have the label 'yes'"):
+        check_labels(np.array([1.0, 1.0]), facts)
+
+
 def test_rows_of_a_new_class_count_only_for_the_candidate():
     values = [[7.0, 2.0, 1.0], [1.0, 8.0, 1.0], [1.0, 1.0, 8.0]]
     batch = pa.RecordBatch.from_pydict({"x": values, "y": [[0], [1], [2]]})
     _, measured, _ = predicted("multiclass", [0, 1, 2], [0, 1, 7], batch, width=3)
     for name, rows in (("new", 3), (beside("new"), 2), (CHAMPION, 2)):
-        labels, scores = measured.of(name)
+        labels, scores, _ = measured.of(name)
         assert len(labels) == rows
         assert scores.argmax(axis=1).tolist() == labels.tolist()
     assert measured.predictions[CHAMPION].shape == (3, 4), "the class 7 stands in a column of its own"

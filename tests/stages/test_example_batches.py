@@ -27,7 +27,7 @@ ROWS = 1000
 SHAPES = {"a": ((1,), "float32"), "b": ((), "float32"), "c": ((1,), "int64"), "image": ((2, 3), "float32"), "z": ((4,), "int64")}
 SPEC = {name: tf.io.FixedLenFeature(shape, dtype) for name, (shape, dtype) in SHAPES.items()}
 SCHEMA = schema_from_feature_spec(SPEC | {"y": tf.io.FixedLenFeature([], tf.int64)})
-SPECS = feature_specs(SCHEMA, "y")
+SPECS = feature_specs(SCHEMA, ["y"])
 ORDERS = {"as in the files": {}, "seed 1": {"seed": 1}, "seed 1, epoch 3": {"seed": 1, "epoch": 3}}
 
 
@@ -49,10 +49,10 @@ def record_batches(features, labels, size):
         )
 
 
-def write(folder, features, labels, size=64, schema=SCHEMA):
+def write(folder, features, labels, size=64, schema=SCHEMA, weight=""):
     with beam.Pipeline() as pipeline:
         given = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: [(b, {}) for b in record_batches(features, labels, size)])
-        _ = given | WriteColumns(schema, "y", str(folder / "Split-train" / "examples"))
+        _ = given | WriteColumns(schema, "y", str(folder / "Split-train" / "examples"), weight=weight)
     (folder / FILE).write_text(features_json(SPECS))
     return folder
 

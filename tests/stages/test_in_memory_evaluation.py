@@ -80,6 +80,7 @@ def _batch(task: str, seed: int) -> pa.RecordBatch:
         **{name: labels() for name in LABELS.get(task, ("y",))},
         # Queries have rows in several batches and shards.
         **({"query": column(random.integers(0, 90, ROWS).tolist(), pa.int64())} if task == "ranking" else {}),
+        "weight": column(random.integers(0, 4, ROWS) / 2, pa.float32()),
     }
     return pa.RecordBatch.from_pydict(columns)
 
@@ -117,7 +118,13 @@ class Case:
     """The stage's inputs for a task, and models whose scores are columns."""
 
     def __init__(
-        self, task: str, folder: Path, monkeypatch: pytest.MonkeyPatch, shards: int = 1, version: str | None = "3"
+        self,
+        task: str,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        shards: int = 1,
+        version: str | None = "3",
+        weight: str = "",
     ) -> None:
         self._folder = folder
         self._examples = _artifact(standard_artifacts.Examples, folder / "examples")
@@ -132,6 +139,7 @@ class Case:
         columns = {**kinds, "city": "string", "share": "float", "count": "integer", **dict.fromkeys(label, kind)}
         group = "query" if task == "ranking" else None
         columns |= {group: "integer"} if group else {}
+        columns["weight"] = "float"
         rows = {"train": 1, "test": shards * ROWS}
         DatasetSummary(
             "f",
@@ -148,6 +156,7 @@ class Case:
             {},
             targets=list(_targets(task)),
             group=group,
+            sample_weight=weight,
         ).save(self._examples.uri)
         self._models = []
         for name in ("a", "b"):
@@ -203,13 +212,18 @@ def _by_slice(records: Any) -> dict[bytes, Any]:
 
 
 @pytest.mark.parametrize(
-    ("task", "version"),
-    [pytest.param("binary", "3", marks=pytest.mark.core), ("binary", None), *((t, "3") for t in CLASSES if t != "binary")],
+    ("task", "version", "weight"),
+    [
+        pytest.param("binary", "3", "weight", marks=pytest.mark.core),
+        ("binary", "3", ""),
+        ("binary", None, ""),
+        *((t, "3", w) for t in CLASSES if t != "binary" for w in ("", "weight") if not (w and TASKS[t].groups)),
+    ],
 )
 def test_an_evaluation_in_memory_is_that_of_the_beam_pipeline(
-    task: str, version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, version: str | None, weight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case(task, tmp_path, monkeypatch, version=version)
+    case = Case(task, tmp_path, monkeypatch, version=version, weight=weight)
     beam, memory = case.evaluate(0), case.evaluate(256)
     assert {p.relative_to(memory) for p in memory.rglob("*")} == {p.relative_to(beam) for p in beam.rglob("*")}
     one, other = (pa.parquet.read_table(folder / "predictions") for folder in (memory, beam))

@@ -189,7 +189,7 @@ def transformed(folder, tokenizer, reviews):
     with beam.Pipeline() as pipeline:
         given = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: [(each, {}) for each in batches])
         _ = given | WriteColumns(schema, "y", str(folder / "Split-train" / "examples"), tokenizer)
-    features = feature_specs(schema, "y", tokenized=True)
+    features = feature_specs(schema, ["y"], tokenized=True)
     trained = trained_features(features, tokenizer_outputs(str(folder / "tokenizer")), "y")
     (folder / FILE).write_text(features_json(trained))
     return folder

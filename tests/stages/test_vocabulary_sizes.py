@@ -54,7 +54,9 @@ def sizes(tmp_path_factory):
     with tft_beam.Context(str(folder / "tmp")):
         _, graph = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(lambda inputs: preprocessing_fn(inputs, settings))
         _ = graph | tft_beam.WriteTransformFn(str(folder))
-    return {f.name: f.vocabulary_size for f in feature_specs(tft.TFTransformOutput(str(folder)).transformed_metadata.schema, "y")}
+    return {
+        f.name: f.vocabulary_size for f in feature_specs(tft.TFTransformOutput(str(folder)).transformed_metadata.schema, ["y"])
+    }
 
 
 @pytest.mark.parametrize(

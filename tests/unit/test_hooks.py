@@ -3,7 +3,7 @@
 import pytest
 
 from switchyard.components.errors import UserError
-from switchyard.components.training.hooks import hooks_in, replaced
+from switchyard.components.training.hooks import Hooks, hooks_in, replaced
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.request import hooks_of, loss
 from switchyard.pipelines.config.load import load_config
@@ -91,6 +91,20 @@ def test_callbacks_are_refused_by_a_trainer_without_them(tmp_path):
     (tmp_path / "c.py").write_text("def build_callbacks(spec): ...\n")
     message = refused_by(SklearnTrainer, tmp_path, callbacks="c.py")
     assert message.startswith("trainer.callbacks.build_callbacks: the trainer 'sklearn' does not support it, received 'c.py'")
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ([int], "build_metrics must return a dict of name to int, received"),
+        ({"auc": 1}, "build_metrics: 'auc' is no name for a metric; use letters, digits and _, none of .*auc"),
+        ({"val_x": 1}, "build_metrics: 'val_x' is no name for a metric"),
+        ({"a b": 1}, "build_metrics: 'a b' is no name for a metric"),
+    ],
+)
+def test_metrics_of_the_users_own_have_names_of_their_own(made, message):
+    with pytest.raises(UserError, match=message):
+        Hooks(build_metrics=lambda spec: made).metrics(None, int)
 
 
 def settings(tmp_path, model=MODEL):

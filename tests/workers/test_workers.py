@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.command import REPOSITORY, run
-from tests.training_jobs import after_third_epoch, job, same_curve, start, train
+from tests.training_jobs import after_third_epoch, job, prepare_weighted, same_curve, start, train
 
 TAXI = REPOSITORY.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
 TRAINERS = {"tensorflow", "pytorch"}
@@ -70,6 +70,18 @@ def test_workers_clip_the_joint_gradient_and_follow_the_schedule_of_one(framewor
     hyper = {"clip_norm": 0.1, "schedule": "cosine", "warmup_steps": 5, "optimizer": "sgd", "learning_rate": 1.0}
     found = train(prepared, tmp_path, framework, accelerator, **hyper)
     same_curve(alone(framework, **hyper), found)
+
+
+@pytest.mark.parametrize(
+    ("framework", "accelerator"),
+    [("tensorflow", {"count": 3}), ("pytorch", {"count": 3}), ("pytorch", {"count": 2, "shard_model": True})],
+)
+def test_workers_weigh_the_rows_of_several_labels_as_one_does(framework, accelerator, tmp_path):
+    prepare_weighted(tmp_path)
+    hyper = {"accumulate_steps": 2, "optimizer": "sgd", "learning_rate": 0.3}
+    one, many = (train(tmp_path, tmp_path / str(i), framework, each, **hyper) for i, each in enumerate(({}, accelerator)))
+    assert one["history"][-1]["val_accuracy"] > 0.7
+    same_curve(one, many)
 
 
 @pytest.mark.skipif(not TAXI.exists(), reason=f"the taxi data is not part of the repository and not at {TAXI}")

@@ -26,17 +26,18 @@ def categorical(ordered: Sequence[FeatureSpec]) -> list[int]:
     return [i for i, f in enumerate(of_column) if f.vocabulary_size]
 
 
-def read(source: ExampleSource, ordered: Sequence[FeatureSpec]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a split in the order of its files: a table (B, columns), float32 if that is exact, and the labels (B,)."""
+def read(source: ExampleSource, ordered: Sequence[FeatureSpec]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Returns a split in the order of its files: a table (B, columns), float32 if exact, labels (B,), any weights (B,)."""
     exact = all(f.dtype == "float32" or (f.vocabulary_size or _EXACT + 1) <= _EXACT for f in ordered)
     width = sum(block.width for block in source.blocks)
     rows = np.empty((source.rows, width), np.float32 if exact else np.float64)
-    labels, start = [], 0
+    of_rows, start = [], 0
     for stretch in source.stretches(max(1, _CHUNK_BYTES // (4 * width))):
         np.concatenate(stretch.arrays, axis=1, out=rows[start : start + len(stretch.labels)])
-        labels.append(stretch.labels)
+        of_rows.append(stretch.of_rows)
         start += len(stretch.labels)
-    return rows, np.concatenate(labels)
+    labels, *weights = (np.concatenate(values) for values in zip(*of_rows, strict=True))
+    return rows, labels, weights[0] if weights else None
 
 
 def table(features: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:

@@ -34,7 +34,7 @@ class LightgbmTrainer(Trainer):
     name = "lightgbm"
     boosts_trees = True
     # Always deterministic, whatever the number of threads.
-    supports = frozenset({"deterministic", "class_weights", "early_stopping"})
+    supports = frozenset({"deterministic", "sample_weight", "class_weights", "early_stopping"})
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
@@ -53,20 +53,21 @@ class LightgbmTrainer(Trainer):
         ordered = column_order(request.train, spec.features)
         if not ledger.finished:
             params = _parameters(hyper, spec.task, spec.outputs, ledger.epochs)
-            rows, labels = read(request.train, ordered)
-            weights = np.asarray(hyper.class_weights)[labels] if hyper.class_weights else None
+            rows, labels, weights = read(request.train, ordered)
+            if hyper.class_weights:
+                weights = np.asarray(hyper.class_weights)[labels] * (1.0 if weights is None else weights)
             train = lightgbm.Dataset(rows, labels, weight=weights, params=params, categorical_feature=categorical(ordered))
-            rows, held_labels = read(request.eval, ordered)
+            rows, held_labels, held_weights = read(request.eval, ordered)
             held = lightgbm.Dataset(rows, held_labels, reference=train, params=params)
             del rows
-            course = _Rounds(ledger, report, spec.task)
+            course = _Rounds(ledger, report, spec.task, weighted=request.train.weighted)
             lightgbm.train(
                 params,
                 train,
                 num_boost_round=hyper.epochs - ledger.epochs,
                 valid_sets=[train, held],
                 feval=lambda scores, data: course.measure(
-                    scores, *((labels, "", weights) if data is train else (held_labels, "val_", None))
+                    scores, *((labels, "", weights) if data is train else (held_labels, "val_", held_weights))
                 ),
                 callbacks=[course],
                 init_model=ledger.last(_LAST) if ledger.epochs else None,
@@ -88,8 +89,8 @@ class LightgbmTrainer(Trainer):
 class _Rounds:
     """A callback at the end of each round: measures, reports, writes the checkpoint, stops when the ledger is finished."""
 
-    def __init__(self, ledger: TrainingLedger, report: Report, task: str) -> None:
-        self._ledger, self._report, self._task = ledger, report, task
+    def __init__(self, ledger: TrainingLedger, report: Report, task: str, *, weighted: bool) -> None:
+        self._ledger, self._report, self._task, self._weighted = ledger, report, task, weighted
         self._metrics: dict[str, float] = {}
         self._saved = ledger.epochs
 
@@ -101,7 +102,7 @@ class _Rounds:
         largest = float(np.abs(scores).max())
         check_finite(f"{prefix}loss", largest if largest < _LARGEST else math.inf, self._ledger.epochs + 1)
         scores = scores.reshape(len(labels), -1)
-        self._metrics |= epoch_metrics(self._task, scores, labels, prefix=prefix, weights=weights)
+        self._metrics |= epoch_metrics(self._task, scores, labels, prefix=prefix, weights=weights, weighted=self._weighted)
         return []
 
     def __call__(self, environment: Any) -> None:

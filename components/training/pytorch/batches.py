@@ -20,7 +20,8 @@ _SHARE = 0.25
 # Bytes that are gathered in a GPU's memory at once.
 _GATHERED_BYTES = 32 << 20
 
-Batches = Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
+# Features by name, labels, and any weights, see `example_source.Batch`.
+Batches = Iterator[tuple[Any, ...]]
 
 
 class TrainBatches:
@@ -95,7 +96,9 @@ class DeviceColumns:
         assert source.resident is not None
         arrays, labels = source.resident
         self._source, self._device = source, device
-        self._arrays = [torch.tensor(array, device=device) for array in (*arrays, labels)]
+        weights = source.resident_weights
+        columns = (*arrays, labels, *([] if weights is None else [weights]))
+        self._arrays = [torch.tensor(array, device=device) for array in columns]
         self._row_bytes = max(1, nbytes(source.resident) // max(1, source.rows))
 
     def batches(self, batch_size: int, **order: Any) -> Batches:
@@ -108,8 +111,7 @@ class DeviceColumns:
         for group in (sizes[i : i + at_once] for i in range(0, len(sizes), at_once)):
             chosen = index[start : start + sum(group)]
             start += sum(group)
-            *arrays, labels = (array.index_select(0, chosen) for array in self._arrays)
-            yield from _cut(self._source.blocks, arrays, labels, group)
+            yield from _cut(self._source.blocks, [array.index_select(0, chosen) for array in self._arrays], group)
 
 
 def copied_ahead(source: ExampleSource, device: torch.device, batch_size: int, **order: Any) -> Batches:
@@ -118,7 +120,7 @@ def copied_ahead(source: ExampleSource, device: torch.device, batch_size: int, *
 
     def sent() -> Iterator[tuple[list[torch.Tensor], tuple[int, ...], Any]]:
         for stretch in source.stretches(batch_size, **order):
-            pinned = [torch.from_numpy(array).pin_memory() for array in (*stretch.arrays, stretch.labels)]
+            pinned = [torch.from_numpy(array).pin_memory() for array in (*stretch.arrays, *stretch.of_rows)]
             with torch.cuda.stream(stream):
                 tensors = [tensor.to(device, non_blocking=True) for tensor in pinned]
             yield tensors, stretch.sizes, stream.record_event()
@@ -128,8 +130,7 @@ def copied_ahead(source: ExampleSource, device: torch.device, batch_size: int, *
         current.wait_event(event)
         for tensor in tensors:
             tensor.record_stream(current)  # its memory is not reused before the steps that read it
-        *arrays, labels = tensors
-        yield from _cut(source.blocks, arrays, labels, sizes)
+        yield from _cut(source.blocks, tensors, sizes)
 
 
 def one_ahead(items: Iterable[Any]) -> Iterator[Any]:
@@ -145,17 +146,16 @@ def one_ahead(items: Iterable[Any]) -> Iterator[Any]:
 def batches(source: ExampleSource, batch_size: int, **order: Any) -> Batches:
     """Yields the batches of `source.batches` as tensors. One call splits a block into its features, whatever their number."""
     for stretch in source.stretches(batch_size, **order):
-        arrays = [torch.from_numpy(array) for array in stretch.arrays]
-        yield from _cut(source.blocks, arrays, torch.from_numpy(stretch.labels), stretch.sizes)
+        yield from _cut(source.blocks, [torch.from_numpy(array) for array in (*stretch.arrays, *stretch.of_rows)], stretch.sizes)
 
 
-def _cut(blocks: tuple[Block, ...], arrays: Sequence[torch.Tensor], labels: torch.Tensor, sizes: Sequence[int]) -> Batches:
-    cut = [array.split(list(sizes)) for array in arrays]
-    for own, *parts in zip(labels.split(list(sizes)), *cut, strict=True):
+def _cut(blocks: tuple[Block, ...], columns: Sequence[torch.Tensor], sizes: Sequence[int]) -> Batches:
+    """Yields batches of columns: one array per block, then labels, then any weights."""
+    for parts in zip(*(column.split(list(sizes)) for column in columns), strict=True):
         features: dict[str, torch.Tensor] = {}
-        for block, part in zip(blocks, parts, strict=True):
+        for block, part in zip(blocks, parts[: len(blocks)], strict=True):
             if len(block.names) > 1:
                 features.update(zip(block.names, part.split(1, dim=1), strict=True))
             else:
                 features[block.names[0]] = part.reshape(-1, *block.shape)
-        yield features, own
+        yield features, *parts[len(blocks) :]

@@ -9,8 +9,9 @@ import torch
 import torchmetrics
 from torch import nn
 
-from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, REGRESSION, TASKS
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, RANKING, REGRESSION, TASKS
 from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.ledger import as_number
 
 # Updates are flushed at whichever limit is reached first; outputs of many classes are large.
 _STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
@@ -28,16 +29,52 @@ class _Auroc(torchmetrics.classification.BinaryAUROC):
     torchmetrics compares each row with each threshold, and its count waits for a GPU.
     """
 
-    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
-        """Adds probabilities, shape (B,), and labels of 0 and 1, shape (B,)."""
+    def update(self, preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+        """Adds probabilities, shape (B,), labels of 0 and 1, shape (B,), and any weights, shape (B,)."""
+        self.confmat: torch.Tensor = self.confmat + _confusion(preds, target, weights, cast(torch.Tensor, self.thresholds))
+
+
+class _MultilabelAuroc(torchmetrics.classification.MultilabelAUROC):
+    """The mean of the labels' areas under the ROC curve, counted as in `_Auroc`."""
+
+    def update(self, preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+        """Adds probabilities, shape (B, labels), labels of 0 and 1, shape (B, labels), and any weights, shape (B,)."""
         thresholds = cast(torch.Tensor, self.thresholds)
-        reached = torch.bucketize(preds, thresholds, right=True)  # number of thresholds at or below the probability
-        counts = torch.zeros(2 * (len(thresholds) + 1), dtype=torch.int64, device=preds.device)
-        counts.index_add_(0, reached + target * (len(thresholds) + 1), torch.ones_like(reached))
-        counts = counts.view(2, -1)
-        above = counts.flip(1).cumsum(1).flip(1)[:, 1:]  # label x threshold: rows that reach it
-        below = counts.sum(1, keepdim=True) - above
-        self.confmat += torch.stack([below, above], dim=-1).transpose(0, 1)
+        each = [_confusion(preds[:, i], target[:, i], weights, thresholds) for i in range(preds.shape[1])]
+        self.confmat: torch.Tensor = self.confmat + torch.stack(each, dim=1)
+
+
+def _confusion(preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None, thresholds: torch.Tensor) -> torch.Tensor:
+    """Returns the rows, or the sum of their weights, by threshold, label and whether they reach it, (thresholds, 2, 2)."""
+    reached = torch.bucketize(preds.contiguous(), thresholds, right=True)  # number of thresholds at or below the probability
+    each = torch.ones_like(reached) if weights is None else weights.to(torch.float64)
+    counts = torch.zeros(2 * (len(thresholds) + 1), dtype=each.dtype, device=preds.device)
+    counts.index_add_(0, reached + target * (len(thresholds) + 1), each)
+    counts = counts.view(2, -1)
+    above = counts.flip(1).cumsum(1).flip(1)[:, 1:]  # label x threshold: rows that reach it
+    below = counts.sum(1, keepdim=True) - above
+    return torch.stack([below, above], dim=-1).transpose(0, 1)
+
+
+class _WeightedMean(torchmetrics.MeanMetric):
+    """The weighted accuracy of a classification, or the weighted mean absolute error of quantities."""
+
+    def __init__(self) -> None:
+        super().__init__(nan_strategy="ignore")
+
+    def update(self, preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> None:
+        """Adds predictions, labels and weights (B,).
+
+        Probabilities are (B, classes) of class indices (B,), or (B,) of 0 and 1, or (B, labels) of as many; values are (B,) or
+        (B, labels), like their labels.
+        """
+        if target.is_floating_point():
+            values = (preds - target).abs()
+        elif preds.ndim > target.ndim:
+            values = (preds.argmax(dim=1) == target).float()
+        else:
+            values = ((preds > 0.5).long() == target).float()
+        super().update(values.mean(dim=1) if values.ndim > 1 else values, weights)
 
 
 class Metrics(nn.Module):
@@ -46,28 +83,43 @@ class Metrics(nn.Module):
     def __init__(self, request: TrainRequest, *, prefix: str) -> None:
         super().__init__()
         self._request, spec = request, request.spec
-        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._waiting: list[tuple[torch.Tensor, ...]] = []
         self._values = 0
+        weighted = request.train.weighted
         metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
         if spec.task == BINARY:
-            metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
+            metrics[f"{prefix}accuracy"] = (
+                _WeightedMean() if weighted else torchmetrics.classification.BinaryAccuracy(validate_args=False)
+            )
             metrics[f"{prefix}auc"] = _Auroc(thresholds=200, validate_args=False)
         elif spec.task == MULTICLASS:
-            metrics[f"{prefix}accuracy"] = torchmetrics.classification.MulticlassAccuracy(
-                spec.outputs, average="micro", validate_args=False
+            metrics[f"{prefix}accuracy"] = (
+                _WeightedMean()
+                if weighted
+                else torchmetrics.classification.MulticlassAccuracy(spec.outputs, average="micro", validate_args=False)
             )
         elif spec.task == MULTILABEL:
-            metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
-            metrics[f"{prefix}auc"] = torchmetrics.classification.MultilabelAUROC(
-                spec.outputs, thresholds=200, validate_args=False
+            metrics[f"{prefix}accuracy"] = (
+                _WeightedMean() if weighted else torchmetrics.classification.BinaryAccuracy(validate_args=False)
             )
+            metrics[f"{prefix}auc"] = _MultilabelAuroc(spec.outputs, thresholds=200, validate_args=False)
         elif spec.task in (REGRESSION, MULTIOUTPUT):
-            metrics[f"{prefix}mae"] = torchmetrics.MeanAbsoluteError()
-        self.metrics = nn.ModuleDict(metrics)
+            metrics[f"{prefix}mae"] = _WeightedMean() if weighted else torchmetrics.MeanAbsoluteError()
+        self._loss = f"{prefix}loss"
+        own = request.hooks.metrics(spec, torchmetrics.Metric)
+        self._own = {f"{prefix}{name}" for name in own}
+        self.metrics = nn.ModuleDict({**metrics, **{f"{prefix}{name}": metric for name, metric in own.items()}})
 
-    def add(self, losses: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
-        """Adds one batch: losses (B,), output (B, outputs) and labels, (B,) or (B, labels)."""
-        self._waiting.append((losses, output, labels))
+    def add(self, losses: torch.Tensor, output: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+        """Adds one batch.
+
+        Args:
+            losses: weighted losses (B,).
+            output: (B, outputs).
+            labels: (B,), or (B, labels) of several columns.
+            weights: (B,) of weighted examples.
+        """
+        self._waiting.append((losses, output, labels) if weights is None else (losses, output, labels, weights))
         self._values += output.numel()
         if len(self._waiting) == _STEPS_COUNTED_AT_ONCE or self._values >= _VALUES_COUNTED_AT_ONCE:
             self._count()
@@ -76,25 +128,27 @@ class Metrics(nn.Module):
         """Returns the metrics of all batches since the last call, and resets them."""
         if self._waiting:
             self._count()
-        found = {name: float(cast(Any, metric).compute()) for name, metric in self.metrics.items()}
+        found = {name: as_number(name, cast(Any, metric).compute()) for name, metric in self.metrics.items()}
         for metric in self.metrics.values():
             cast(Any, metric).reset()
         return found
 
     def _count(self) -> None:
-        losses, outputs, labels = zip(*self._waiting, strict=True)
+        losses, output, label, *weights = (torch.cat(each) for each in zip(*self._waiting, strict=True))
         self._waiting, self._values = [], 0
-        output, label = torch.cat(outputs), torch.cat(labels)
         if self._request.spec.task == MULTILABEL:
             label = label.long()
         predicted = activated(output, self._request)
-        predicted = predicted[:, 0] if self._request.spec.task in (BINARY, REGRESSION) else predicted
+        predicted = predicted[:, 0] if self._request.spec.task in (BINARY, REGRESSION, RANKING) else predicted
+        counted = weights[0] > 0 if weights else slice(None)
         for name, metric in self.metrics.items():
-            if name.endswith("loss"):
+            if name == self._loss:
                 # Per row: torchmetrics 1.9 ignores the weights of a mean with nan_strategy="disable".
-                cast(Any, metric).update(torch.cat(losses))
+                cast(Any, metric).update(losses)
+            elif name in self._own:
+                cast(Any, metric).update(predicted[counted], label[counted])
             else:
-                cast(Any, metric).update(predicted, label)
+                cast(Any, metric).update(predicted, label, *weights)
 
 
 def activated(output: torch.Tensor, request: TrainRequest) -> torch.Tensor:

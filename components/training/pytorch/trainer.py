@@ -224,10 +224,10 @@ class _Module(lightning.LightningModule):
             self._spread = False  # Lightning calls this more than once
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        losses, output, labels = self._step(batch, weighted=True)
+        losses, output, labels, weights = self._step(batch, by_class=True)
         own = self._rows(index, self._hyper.batch_size, self._train_rows)
         if own:
-            self.train_metrics.add(losses.detach(), output.detach(), labels)
+            self.train_metrics.add(losses.detach(), output.detach(), labels, weights)
         batches, together = self._hyper.accumulate_steps, self._hyper.rows_per_step
         if self._shard.count == batches == 1:
             return losses.mean()
@@ -236,9 +236,9 @@ class _Module(lightning.LightningModule):
         return losses.sum() * (self._shard.count * batches / of_step if own else 0.0)
 
     def validation_step(self, batch: Any, index: int) -> None:
-        losses, output, labels = self._step(batch, weighted=False)
+        losses, output, labels, weights = self._step(batch, by_class=False)
         if self._rows(index, self._hyper.eval_batch_size(self._shard.count), self._eval_rows):
-            self.val_metrics.add(losses, output, labels)
+            self.val_metrics.add(losses, output, labels, weights)
 
     def _rows(self, index: int, batch_size: int, rows: int) -> int:
         """Returns the number of this worker's rows of a split's batch."""
@@ -266,16 +266,22 @@ class _Module(lightning.LightningModule):
         there = batch[1].device.type == device.type
         return batch if there else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def _step(self, batch: Any, *, weighted: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        features, labels = batch
+    def _step(self, batch: Any, *, by_class: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Returns weighted losses (B,), output (B, outputs), labels (B,) and, of weighted examples, the rows' weights (B,)."""
+        features, labels, *rest = batch
+        weights = rest[0] if rest else None
         one_row = self.training and len(labels) == 1
         with self._precision(), _batch_norm_at_rest(self.model) if one_row else nullcontext():
             output = self._run(features).float()
         losses = self._losses(labels, output)
-        if weighted and self.class_weights is not None:
-            # As in Keras: the weighted losses are divided by the number of examples, not by the sum of the weights.
-            losses = losses * self.class_weights[labels]
-        return losses, output, labels
+        # As in Keras: the weighted losses are divided by the number of examples, not by the sum of the weights.
+        if by_class and self.class_weights is not None:
+            of_class = self.class_weights[labels]
+            weights = None if weights is None else weights * of_class
+            losses = losses * (of_class if weights is None else weights)
+        elif weights is not None:
+            losses = losses * weights
+        return losses, output, labels, weights
 
 
 @contextmanager

@@ -22,9 +22,9 @@ def dataset(
     epochs: int = 1,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Returns the batches of epochs: features by name, (B, *feature shape), and labels, (B,) or (B, labels)."""
+    """Returns the batches of epochs: features by name, (B, *feature shape), labels, (B,) or (B, labels), any weights, (B,)."""
     batches = stretches(source, batch_size, seed=seed, first_epoch=first_epoch, epochs=epochs, shard=shard).map(
-        lambda arrays, labels: (features_of(source.blocks, arrays), labels), num_parallel_calls=tf.data.AUTOTUNE
+        lambda arrays, *of_rows: (features_of(source.blocks, arrays), *of_rows), num_parallel_calls=tf.data.AUTOTUNE
     )
     # Keras warns about a dataset that ends without a known cardinality.
     count = epochs * math.ceil(source.rows / batch_size)
@@ -40,7 +40,7 @@ def stretches(
     epochs: int | None = 1,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Returns batches of blocks: one array per block, shape (B, width), and labels, shape (B,) or (B, labels).
+    """Returns batches of blocks: one array per block, shape (B, width), labels, (B,) or (B, labels), and any weights, (B,).
 
     `epochs` None is without end.
 
@@ -50,23 +50,23 @@ def stretches(
     def taken() -> Iterator[Any]:
         for epoch in itertools.count(first_epoch) if epochs is None else range(first_epoch, first_epoch + epochs):
             for stretch in source.stretches(batch_size, seed=seed, epoch=epoch, shard=shard):
-                yield stretch.arrays, stretch.labels, np.asarray(stretch.sizes)
+                yield stretch.arrays, stretch.of_rows, np.asarray(stretch.sizes)
 
-    label = next(iter(source.batches(1)))[1]
+    _, *of_rows = next(iter(source.batches(1)))
     signature = (
         tuple(tf.TensorSpec((None, b.width), b.dtype) for b in source.blocks),
-        tf.TensorSpec((None, *label.shape[1:]), label.dtype),
+        tuple(tf.TensorSpec((None, *values.shape[1:]), values.dtype) for values in of_rows),
         tf.TensorSpec((None,), tf.int64),
     )
     return tf.data.Dataset.from_generator(taken, output_signature=signature).flat_map(_batches)
 
 
-def _batches(arrays: tuple[tf.Tensor, ...], labels: tf.Tensor, sizes: tf.Tensor) -> tf.data.Dataset:
+def _batches(arrays: tuple[tf.Tensor, ...], of_rows: tuple[tf.Tensor, ...], sizes: tf.Tensor) -> tf.data.Dataset:
     """Returns the batches of a stretch."""
     starts = tf.cumsum(sizes, exclusive=True)
 
     def batch(start: tf.Tensor, size: tf.Tensor) -> Any:
-        return tuple(a[start : start + size] for a in arrays), labels[start : start + size]
+        return tuple(a[start : start + size] for a in arrays), *(r[start : start + size] for r in of_rows)
 
     return tf.data.Dataset.from_tensor_slices((starts, sizes)).map(batch)
 

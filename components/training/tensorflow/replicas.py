@@ -21,6 +21,7 @@ from switchyard.components.tasks import MULTICLASS
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import TrainRequest, WorkerGroup
 from switchyard.components.training.example_source import Shard
+from switchyard.components.training.ledger import as_number
 from switchyard.components.training.tensorflow.batches import dataset
 
 Losses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -153,14 +154,15 @@ class Replicas:
         found = {}
         for prefix, metrics in self._metrics.items():
             for metric in metrics:
-                found[prefix + metric.name] = float(metric.result())
+                found[prefix + metric.name] = as_number(prefix + metric.name, metric.result())
                 metric.reset_state()
         return found
 
     def _distributed(self, source: Any, batch_size: int, **epochs: Any) -> Any:
-        """Returns batches of (features, labels, mask, share, part).
+        """Returns batches of (features, labels, weights, mask, share, part).
 
-        `mask` (B,) is 0 for padding rows; a row is `share` of its step's rows, and the batch `part`.
+        `weights` (B,) are 1 without weights, `mask` (B,) is 0 for padding rows; a row is `share` of its step's rows, and the
+        batch `part`.
         """
         here = self._replicas // max(1, self._request.shard.count)
 
@@ -178,7 +180,8 @@ class Replicas:
         rows = batch_size // self._replicas
 
         def add(index: tf.Tensor, batch: Any) -> Any:
-            features, labels = batch
+            features, labels, *rest = batch
+            weights = rest[0] if rest else tf.ones(tf.shape(labels)[:1])
             position = index % len(in_batch)
             is_last = position == last
             of_all = tf.where(is_last, in_batch[last], batch_size)
@@ -186,9 +189,9 @@ class Replicas:
             own = tf.where(is_last, shard.rows(in_batch[last]), rows)
             if self._fixed:
                 features = {name: _padded(values, rows) for name, values in features.items()}
-                labels = _padded(labels, rows)
+                labels, weights = _padded(labels, rows), _padded(weights, rows)
             mask = tf.cast(tf.range(tf.shape(labels)[0]) < own, tf.float32)
-            return features, labels, mask, 1.0 / tf.cast(of_step, tf.float32), tf.cast(of_all / of_step, tf.float32)
+            return features, labels, weights, mask, 1.0 / tf.cast(of_step, tf.float32), tf.cast(of_all / of_step, tf.float32)
 
         return dataset(source, batch_size, shard=shard, **epochs).enumerate().map(add, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -200,18 +203,18 @@ class Replicas:
 
     def _train_replica(self, batch: Any, last: bool) -> None:
         """Adds a batch's gradients up; the last batch of a step updates the weights."""
-        features, labels, mask, share, part = batch
+        features, labels, weights, mask, share, part = batch
         model, optimizer = self._model, self._model.optimizer
         with tf.GradientTape() as tape:
             output = tf.cast(model(features, training=True), tf.float32)
-            losses = self._losses(labels, output) * mask
             if self._class_weights is not None:
-                losses *= tf.gather(self._class_weights, labels)
+                weights *= tf.gather(self._class_weights, labels)
+            losses = self._losses(labels, output) * mask * weights
             # The optimizer sums the replicas' gradients.
             loss = tf.reduce_sum(losses) * share + tf.add_n([tf.constant(0.0), *model.losses]) * part / self._replicas
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, model.trainable_variables)
-        self._count("", losses, labels, output, mask)
+        self._count("", losses, labels, output, mask, weights)
         if self._sums:
             for total, gradient in zip(self._sums, gradients, strict=True):
                 if gradient is not None:
@@ -236,17 +239,21 @@ class Replicas:
         return [shares.get(i) for i in range(len(gradients))]
 
     def _eval_replica(self, batch: Any) -> None:
-        features, labels, mask, _, _ = batch
+        features, labels, weights, mask, _, _ = batch
         output = tf.cast(self._model(features, training=False), tf.float32)
-        self._count("val_", self._losses(labels, output) * mask, labels, output, mask)
+        self._count("val_", self._losses(labels, output) * mask * weights, labels, output, mask, weights)
 
-    def _count(self, split: str, losses: tf.Tensor, labels: tf.Tensor, output: tf.Tensor, mask: tf.Tensor) -> None:
+    def _count(
+        self, split: str, losses: tf.Tensor, labels: tf.Tensor, output: tf.Tensor, mask: tf.Tensor, weights: tf.Tensor
+    ) -> None:
         mean, *others = self._metrics[split]
         mean.update_state(losses, sample_weight=mask)
         if self._request.spec.task != MULTICLASS and labels.shape.rank == 1:
             labels = labels[:, tf.newaxis]  # same rank as the output, as Keras broadcasts (B,)
+        # Without sample weights class weights count in the loss alone, as in Keras' `metrics`.
+        weights = mask * weights if self._request.train.weighted else mask
         for metric in others:
-            metric.update_state(labels, output, sample_weight=mask)
+            metric.update_state(labels, output, sample_weight=weights)
 
 
 def _padded(values: tf.Tensor, rows: int) -> tf.Tensor:

@@ -50,9 +50,11 @@ class Steps:
         self._source, self._batch_size, self._device = source, batch_size, device
         self._resident: Any = None
         if source.resident is not None and fits(source, _free_bytes(device)):
-            arrays, labels = source.resident
+            arrays, *of_rows = source.resident
+            if source.resident_weights is not None:
+                of_rows.append(source.resident_weights)
             with tf.device(device):
-                self._resident = (tuple(tf.constant(array) for array in arrays), tf.constant(labels))
+                self._resident = (tuple(tf.constant(array) for array in arrays), *(tf.constant(values) for values in of_rows))
         self.per_call = 1 if one_by_one or self._resident is None else max(1, _CALL_ROWS // batch_size)
         self._steps = math.ceil(source.rows / batch_size)
         self.calls = math.ceil(self._steps / self.per_call)
@@ -77,22 +79,22 @@ class Steps:
         indices = tf.TensorSpec((None,), tf.int64)
         return tf.data.Dataset.from_generator(groups, output_signature=(indices, indices)).prefetch(2)
 
-    def function(self, model: keras.Model, step: Step, prepare: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
+    def function(self, model: keras.Model, step: Step, prepare: Callable[..., Any]) -> Callable[[Any], Any]:
         """Returns a function for `model.train_function` or `test_function`.
 
         Args:
             model: a compiled model.
             step: `model.train_step` or `model.test_step`.
-            prepare: maps features and labels (B,) to the step's data.
+            prepare: maps features, labels (B,) and any weights (B,) to the step's data.
         """
         run = tf.function(step, jit_compile=True, reduce_retracing=True) if model.jit_compile else step
 
-        def batch(arrays: Any, labels: Any) -> Any:
-            return prepare(features_of(self._source.blocks, arrays), labels)
+        def batch(arrays: Any, *of_rows: Any) -> Any:
+            return prepare(features_of(self._source.blocks, arrays), *of_rows)
 
         def gathered(rows: tf.Tensor) -> Any:
-            arrays, labels = self._resident
-            return batch(tuple(tf.gather(array, rows) for array in arrays), tf.gather(labels, rows))
+            arrays, *of_rows = self._resident
+            return batch(tuple(tf.gather(array, rows) for array in arrays), *(tf.gather(values, rows) for values in of_rows))
 
         # As in Keras, AutoGraph does not convert the model.
         @tf.function(input_signature=[self.dataset().element_spec])

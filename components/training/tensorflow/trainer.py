@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -184,8 +185,8 @@ class TensorflowTrainer(Trainer):
 
 
 def _compile(model: keras.Model, request: TrainRequest, optimizer: Any, losses: RowLosses, *, jit: bool | str) -> None:
-    loss = MeanLoss(request.spec.task, losses)
-    model.compile(optimizer=optimizer, loss=loss, metrics=_metrics(request), jit_compile=jit)
+    measured = {"weighted_metrics" if request.train.weighted else "metrics": _metrics(request)}
+    model.compile(optimizer=optimizer, loss=MeanLoss(request.spec.task, losses), jit_compile=jit, **measured)
 
 
 def _train(model: keras.Model, request: TrainRequest, ledger: TrainingLedger, report: Report, replicas: Replicas | None) -> None:
@@ -396,12 +397,13 @@ class _Course(keras.optimizers.schedules.LearningRateSchedule):
 
 def _metrics(request: TrainRequest) -> list[Any]:
     values = _activation(request)
+    own = request.hooks.metrics(request.spec, keras.metrics.Metric)
 
     def mae() -> Any:
         error = keras.losses.mean_absolute_error
         return keras.metrics.MeanMetricWrapper(lambda y, output: error(y, values(output)), name="mae")
 
-    return {
+    of_task = {
         BINARY: lambda: [
             keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
             keras.metrics.AUC(from_logits=True, name="auc"),
@@ -416,15 +418,45 @@ def _metrics(request: TrainRequest) -> list[Any]:
             keras.metrics.AUC(from_logits=True, multi_label=True, num_labels=request.spec.outputs, name="auc"),
         ],
     }[request.spec.task]()
+    return [*of_task, *(_OwnMetric(name, metric, request) for name, metric in own.items())]
+
+
+class _OwnMetric(keras.metrics.Metric):
+    """A metric of the user's, which receives predictions in place of logits and weighs all rows of a weight above 0 the same."""
+
+    def __init__(self, name: str, metric: keras.metrics.Metric, request: TrainRequest) -> None:
+        super().__init__(name=name)
+        task = TASKS[request.spec.task]
+        self._metric, self._served = metric, _activation(request)
+        self._label = "int64" if task.has_probabilities else "float32"
+        # Keras takes the last dimension of (B,) for the values of one row.
+        self._shape = None if task.wide_labels else [-1] if task.name == MULTICLASS else [-1, 1]
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds labels, (B,), (B, 1) or (B, labels), and outputs (B, outputs)."""
+        predicted = self._served(keras.ops.cast(y_pred, "float32"))
+        labels = keras.ops.cast(keras.ops.reshape(y_true, self._shape) if self._shape else y_true, self._label)
+        counted = None if sample_weight is None else keras.ops.cast(keras.ops.reshape(sample_weight, [-1]) > 0, "float32")
+        self._metric.update_state(labels, predicted, sample_weight=counted)
+
+    def result(self) -> Any:
+        """See the base class."""
+        return self._metric.result()
+
+    def reset_state(self) -> None:
+        """See the base class."""
+        self._metric.reset_state()
 
 
 def _prepare(task: str, class_weights: tuple[float, ...] | None) -> Any:
-    """Returns a function from features and labels (B,) to the data of Keras' steps."""
+    """Returns a function from features, labels (B,) and any weights (B,) to the data of Keras' steps."""
 
-    def prepare(features: Any, labels: tf.Tensor) -> Any:
+    def prepare(features: Any, labels: tf.Tensor, *weights: tf.Tensor) -> Any:
         # (B, 1) like the model's output: Keras broadcasts (B,).
         target = labels if task == MULTICLASS else _column(labels)
-        return (features, target, tf.gather(class_weights, labels)) if class_weights else (features, target)
+        if class_weights:
+            weights = (*weights, tf.gather(class_weights, labels))
+        return (features, target, math.prod(weights)) if weights else (features, target)
 
     return prepare
 

@@ -29,7 +29,7 @@ class Network(linen.Module):
 
 class JaxTrainer(Trainer):
     name = "jax"
-    supports = frozenset({"class_weights", "early_stopping"})
+    supports = frozenset({"class_weights", "early_stopping", "sample_weight"})
 
     def available_devices(self):
         return {"cpu": 1}
@@ -44,20 +44,19 @@ class JaxTrainer(Trainer):
             )
         about = {"task": spec.task, "outputs": spec.outputs, "features": [[f.name, f.vocabulary_size] for f in spec.features]}
         model, optimizer = Network(spec.outputs), optax.adam(hyper.learning_rate)
-        weights = jnp.asarray(hyper.class_weights or [])
 
-        def loss(variables, x, labels):
+        def loss(variables, x, labels, weights):
             output, labels = model.apply(variables, x), jnp.asarray(labels)
             losses = {
                 "binary": lambda: optax.sigmoid_binary_cross_entropy(output[:, 0], labels),
                 "multiclass": lambda: optax.softmax_cross_entropy_with_integer_labels(output, labels),
                 "regression": lambda: (output[:, 0] - labels) ** 2,
             }[spec.task]()
-            return (losses * weights[labels] if hyper.class_weights else losses).mean()
+            return (losses * weights).mean()
 
         @jax.jit
-        def step(variables, state, x, labels):
-            updates, state = optimizer.update(jax.grad(loss)(variables, x, labels), state)
+        def step(variables, state, x, labels, weights):
+            updates, state = optimizer.update(jax.grad(loss)(variables, x, labels, weights), state)
             return optax.apply_updates(variables, updates), state
 
         everything = {split: next(iter(s.batches(s.rows))) for split, s in (("", request.train), ("val_", request.eval))}
@@ -68,14 +67,15 @@ class JaxTrainer(Trainer):
         state, steps = optimizer.init(variables), 0
         while not ledger.finished:
             batches = request.train.batches(hyper.batch_size, seed=hyper.seed, epoch=ledger.epochs)
-            for features, labels in islice(batches, hyper.steps and hyper.steps - steps):
-                variables, state = step(variables, state, table(features, about), labels)
+            for features, labels, *rest in islice(batches, hyper.steps and hyper.steps - steps):
+                weights = weights_of(labels, rest, hyper.class_weights)
+                variables, state = step(variables, state, table(features, about), labels, weights)
                 steps += 1
             metrics = {}
-            for prefix, (features, labels) in everything.items():
-                of_rows = np.asarray(hyper.class_weights)[labels] if hyper.class_weights and not prefix else None
-                found = scores(model, variables, features, about)
-                metrics |= epoch_metrics(spec.task, found, labels, prefix=prefix, weights=of_rows)
+            for prefix, (features, labels, *rest) in everything.items():
+                weights = weights_of(labels, rest, None if prefix else hyper.class_weights)
+                found, weighted = scores(model, variables, features, about), request.train.weighted
+                metrics |= epoch_metrics(spec.task, found, labels, prefix=prefix, weights=weights, weighted=weighted)
             best = variables if ledger.record(steps, metrics) else best
             report(steps, ledger.history[-1])
         leaves = jax.tree.leaves(best)
@@ -91,6 +91,12 @@ class JaxTrainer(Trainer):
         saved = np.load(export_dir / "model.npz", allow_pickle=False)
         variables = jax.tree.unflatten(jax.tree.structure(empty), [saved[name] for name in saved.files])
         return lambda features: scores(model, variables, features, about)
+
+
+def weights_of(labels, rest, class_weights):
+    """Returns each row's weight: of trainer.sample_weight, times that of its class."""
+    of_rows = rest[0] if rest else np.ones(len(labels), np.float32)
+    return of_rows * np.asarray(class_weights, np.float32)[labels] if class_weights else of_rows
 
 
 def table(features, about):

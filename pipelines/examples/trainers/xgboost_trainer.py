@@ -18,7 +18,7 @@ SUFFIX = ".ubj"
 class XgboostTrainer(Trainer):
     name = "xgboost"
     boosts_trees = True
-    supports = frozenset({"class_weights", "early_stopping"})
+    supports = frozenset({"class_weights", "early_stopping", "sample_weight"})
 
     def available_devices(self):
         return {"cpu": os.cpu_count() or 1}
@@ -28,18 +28,22 @@ class XgboostTrainer(Trainer):
         if spec.task not in OBJECTIVES:
             raise UserError(f"task: xgboost trains {', '.join(OBJECTIVES)} here, received {spec.task!r}; use another framework")
         names = [feature.name for feature in spec.features]
-        train, labels = matrix(request.train, names)
-        held, held_labels = matrix(request.eval, names)
-        weights = np.asarray(hyper.class_weights)[labels] if hyper.class_weights else None
+        train, labels, weights = matrix(request.train, names)
+        held, held_labels, held_weights = matrix(request.eval, names)
+        if hyper.class_weights:
+            weights = np.asarray(hyper.class_weights)[labels] * (1 if weights is None else weights)
         if weights is not None:
             train.set_weight(weights)
+        weighted = request.train.weighted  # by trainer.sample_weight
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)  # history, best round, early stopping, resuming
         model_file = str(ledger.last(SUFFIX)) if ledger.epochs else None
         booster = xgboost.Booster(parameters(hyper, spec, ledger.epochs), [train, held], model_file=model_file)
         while not ledger.finished:
             booster.update(train, ledger.epochs)
-            metrics = epoch_metrics(spec.task, predict(booster, train, spec.outputs), labels, weights=weights)
-            metrics |= epoch_metrics(spec.task, predict(booster, held, spec.outputs), held_labels, prefix="val_")
+            metrics = {}
+            for prefix, data, of, each in (("", train, labels, weights), ("val_", held, held_labels, held_weights)):
+                scores = predict(booster, data, spec.outputs)
+                metrics |= epoch_metrics(spec.task, scores, of, prefix=prefix, weights=each, weighted=weighted)
             ledger.record(ledger.epochs + 1, metrics)
             report(ledger.steps, ledger.history[-1])
             booster.save_model(ledger.last(SUFFIX))
@@ -63,9 +67,9 @@ def table(features, names):
 
 
 def matrix(source, names):
-    """Returns a split as XGBoost's table, and its labels."""
-    features, labels = next(iter(source.batches(source.rows)))
-    return xgboost.DMatrix(table(features, names), labels), labels
+    """Returns a split as XGBoost's table, its labels and its weights (None without any)."""
+    features, labels, *weights = next(iter(source.batches(source.rows)))
+    return xgboost.DMatrix(table(features, names), labels), labels, weights[0] if weights else None
 
 
 def predict(booster, rows, outputs):
