@@ -8,8 +8,8 @@ Both sides of a pair train the default model on the same rows with the same batc
 each epoch, and must reach the same validation loss. Each side runs in a separate process; the sides alternate. Whole epochs are
 measured, except the first one, in which frameworks compile; the median of the repeats is printed, with the smallest and largest,
 and the ratio of processor seconds, which other programs on the machine change less. The trainers also
-write a checkpoint after each epoch, the hand-written loops do not. On a GPU only PyTorch's sides run; the hand-written loop
-keeps all rows in the GPU's memory.
+write a checkpoint after each epoch, the hand-written loops do not. On a GPU the sides of the frameworks that are
+installed and see it run; the hand-written loop keeps all rows in the GPU's memory.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING_RATE = 1e-3
 PRECISIONS = ("float32", "bf16")
+FRAMEWORKS = ("tensorflow", "pytorch")
 # Side, side to compare with, measured quantity, target ratio.
 PAIRS = (
     ("tensorflow", "keras_fit", "TensorFlow trainer, seconds an epoch, against Keras' fit", 1.1),
@@ -54,6 +55,7 @@ class Setting:
     hidden: int
     device: str
     precision: str
+    compiled: int
 
 
 def main() -> None:
@@ -65,23 +67,27 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--batch", type=int, nargs="+", default=[64], help="examples a step (64); several: a table each")
     parser.add_argument("--features", type=int, nargs="+", default=[10], help="numbers a row (10)")
-    parser.add_argument(
-        "--hidden", type=int, default=0, help="PyTorch: width of a model of three layers; default: the default model"
-    )
+    parser.add_argument("--hidden", type=int, default=0, help="width of a model of three layers; default: the default model")
     parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["float32"], help="of both sides (float32)")
-    parser.add_argument("--framework", choices=("tensorflow", "pytorch"), help="only this one")
+    parser.add_argument("--compiled", type=int, choices=(0, 1), default=0, help="1: ours with accelerator.compile")
+    parser.add_argument("--framework", choices=FRAMEWORKS, help="only this one")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     product = itertools.product(options.features, options.batch, options.precision)
-    settings = [Setting(options.epochs, b, f, options.hidden, options.device, p) for f, b, p in product]
+    settings = [Setting(options.epochs, b, f, options.hidden, options.device, p, options.compiled) for f, b, p in product]
     if options.side:
         print(json.dumps(_side(options.side, options.folder, settings[0])))
         return
-    if options.device == "gpu" and not _has_gpu():
-        sys.exit("--device gpu: PyTorch finds no GPU on this machine. Leave --device out to measure on CPUs.")
-    only = "pytorch" if options.device == "gpu" or options.hidden else options.framework
+    only = options.framework
+    if options.device == "gpu":
+        seen = [f for f in FRAMEWORKS if f == (only or f) and _sees_gpu(f)]
+        if not seen:
+            sys.exit(
+                f"--device gpu: {only or 'neither framework'} finds no GPU on this machine; omit --device to measure on CPUs"
+            )
+        only = seen[0] if len(seen) == 1 else None
     if not options.json:
         print(f"{options.rows:,} rows, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; seconds an epoch, by the clock")
     found = []
@@ -95,6 +101,7 @@ def main() -> None:
 
 def _print(setting: Setting, measured: dict[str, Any]) -> None:
     model = f"three layers of {setting.hidden}" if setting.hidden else "the default model"
+    model += ", compiled" * setting.compiled
     where = "on CPUs" if setting.device == "cpu" else "on a GPU"
     print(f"\n{setting.features} features, batches of {setting.batch}, {model}, {setting.precision}, {where}")
     print(f"{'':66}{'ours':>24}{'compared with':>24}{'ratio':>8}{'of processor seconds':>22}{'target':>8}")
@@ -104,7 +111,8 @@ def _print(setting: Setting, measured: dict[str, Any]) -> None:
 
 
 def _measured(setting: Setting, rows: int, repeats: int, only: str | None) -> dict[str, Any]:
-    pairs = [p for p in PAIRS if p[0] == (only or p[0])]
+    on_gpu = setting.device == "gpu"  # where rows in memory are the loop's
+    pairs = [p for p in PAIRS if p[0] == (only or p[0]) and not (on_gpu and p[1] == "pytorch_memory")]
     sides = tuple(dict.fromkeys(side for pair in pairs for side in pair[:2]))
     measured: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
@@ -119,10 +127,13 @@ def _measured(setting: Setting, rows: int, repeats: int, only: str | None) -> di
     return asdict(setting) | {"pairs": [_row(*pair, measured) for pair in pairs], "val_loss": losses}
 
 
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+def _sees_gpu(framework: str) -> bool:
+    """Whether a framework is installed and sees a GPU; asked of a process of its own, as either takes memory of the GPU."""
+    code = {
+        "pytorch": "import torch; assert torch.cuda.is_available()",
+        "tensorflow": "import tensorflow as tf; assert tf.config.list_physical_devices('GPU')",
+    }
+    return not subprocess.run([sys.executable, "-c", code[framework]], capture_output=True, check=False).returncode
 
 
 def _row(ours: str, theirs: str, what: str, target: float, measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -139,7 +150,11 @@ def _row(ours: str, theirs: str, what: str, target: float, measured: dict[str, l
 def _run(side: str, folder: Path, setting: Setting) -> dict[str, float]:
     given = [f"--{k}={v}" for k, v in asdict(setting).items()]
     command = [sys.executable, __file__, *given, "--side", side, "--folder", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(f"{side} ended with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -191,7 +206,7 @@ def _side(side: str, folder: Path, setting: Setting) -> dict[str, float]:
     return {"epoch_seconds": clock, "epoch_processor_seconds": processor, "val_loss": losses[-1]}
 
 
-def _request(folder: Path, setting: Setting) -> Any:
+def _request(folder: Path, setting: Setting, build_model: Callable[[Any, int], Any] | None = None) -> Any:
     from switchyard.components.training.accelerator import AcceleratorProfile
     from switchyard.components.training.contract import TrainRequest
     from switchyard.components.training.examples import transformed_examples
@@ -207,11 +222,21 @@ def _request(folder: Path, setting: Setting) -> Any:
         eval=held_out,
         hyperparameters=Hyperparameters(setting.epochs, None, setting.batch, LEARNING_RATE, "adam", 1, None, 0.0, None),
         loss=named_loss("binary"),
-        accelerator=AcceleratorProfile(setting.device, precision=setting.precision),
-        build_model=(lambda spec: _wide(spec, setting.hidden)) if setting.hidden else None,
+        accelerator=AcceleratorProfile(setting.device, precision=setting.precision, compile=bool(setting.compiled)),
+        build_model=(lambda spec: build_model(spec, setting.hidden)) if build_model and setting.hidden else None,
         checkpoint_dir=work / "checkpoints",
         export_dir=work / "export",
     )
+
+
+def _wide_keras(spec: Any, hidden: int) -> Any:
+    import keras
+
+    inputs = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f.name) for f in spec.features}
+    x = keras.layers.Concatenate()([inputs[f.name] for f in spec.features])
+    for _ in range(3):
+        x = keras.layers.Dense(hidden, activation="relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(spec.outputs)(x))
 
 
 def _wide(spec: Any, hidden: int) -> Any:
@@ -232,13 +257,14 @@ def _wide(spec: Any, hidden: int) -> Any:
 
 
 def _trainer(framework: str, folder: Path, setting: Setting, epoch_ended: Callable[[float], None], *, in_memory: bool) -> None:
-    from switchyard.components.import_order import import_torch_first
+    if framework == "pytorch":
+        from switchyard.components.import_order import import_torch_first
 
-    import_torch_first()
+        import_torch_first()
     from switchyard.components.training.trainers import trainer_class
 
     trainer = trainer_class(framework)()
-    request = _request(folder, setting)
+    request = _request(folder, setting, _wide if framework == "pytorch" else _wide_keras)
     trainer.prepare(request.accelerator)
     if in_memory:
         _make_batches_first(request, setting.epochs)
@@ -274,13 +300,15 @@ def _arrays(folder: Path, setting: Setting) -> tuple[Any, Any, Any]:
 
 def _keras_fit(folder: Path, setting: Setting, epoch_ended: Callable[[float], None]) -> None:
     import keras
+    import tensorflow as tf
 
     from switchyard.components.training.tensorflow.trainer import default_model
 
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # as the trainer's float32
     spec, (x, y), (x_eval, y_eval) = _arrays(folder, setting)
     keras.utils.set_random_seed(1)
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if setting.precision == "bf16" else "float32")
-    model = default_model(spec)
+    model = _wide_keras(spec, setting.hidden) if setting.hidden else default_model(spec)
     model.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE, epsilon=1e-7),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),

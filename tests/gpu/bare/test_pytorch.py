@@ -13,12 +13,14 @@ import torch
 
 from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.errors import TrainingError
+from switchyard.components.progress import set_sink
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, features_json
 from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.pytorch import batches, default_model, trainer
+from switchyard.components.training.pytorch import compile as compiler
 from switchyard.components.training.pytorch.archive import MODEL_FILE
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.workers.group import train_here
@@ -83,14 +85,26 @@ def test_learns_as_in_float32_on_a_cpu_and_serves_in_float32(task, precision, tr
 
 
 @on_a_gpu
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("graphs", [False, True], ids=["kernel by kernel", "CUDA graphs"])
+@pytest.mark.parametrize(("task", "precision"), [("binary", "float32"), ("binary", "bf16"), ("multiclass", "fp16")])
 @pytest.mark.usefixtures("no_dropout")
-def test_a_compiled_model_learns_the_same(task, precision, trained):
+def test_a_compiled_model_learns_the_same(task, precision, graphs, trained, monkeypatch):
+    monkeypatch.setattr(compiler, "_faster_as_graphs", lambda model, request, names: graphs)
     _, alone = trained(task, precision=precision, epochs=3)
     _, found = trained(task, precision=precision, epochs=3, compile=True)
     for a, b in zip(alone.history, found.history, strict=True):
         assert b["val_loss"] == pytest.approx(a["val_loss"], abs=ALLOWED[precision], rel=ALLOWED[precision])
+
+
+@on_a_gpu
+def test_the_faster_of_cuda_graphs_and_kernels_is_reported(trained):
+    said = []
+    set_sink(said.append)
+    try:
+        trained(epochs=1, compile=True)
+    finally:
+        set_sink(None)
+    assert [text for text in said if "ms as a CUDA graph" in text], said
 
 
 @pytest.mark.core
