@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from switchyard.components.errors import StageError, UserError
+from switchyard.components.errors import StageError, UserError, did_you_mean
 from switchyard.components.metrics import DIRECTION, HEADLINE, PRIMARY, base, direction
-from switchyard.components.tasks import TASKS
+from switchyard.components.tasks import RANKING, TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
@@ -60,15 +60,26 @@ def models_list(name: str | None, as_json: bool, tracking_uri: str | None, works
 @click.argument("name")
 @click.argument("versions", nargs=2, metavar="VERSION VERSION")
 @click.option("--data", type=click.Path(path_type=Path), help="Evaluate both on the rows of this file, which includes the label.")
+@click.option(
+    "--sample-weight",
+    metavar="COLUMN",
+    help="Column of --data to weigh its rows by, '' for none. [default: that of the versions]",
+)
 @json_option
 @registry_option
 @workspace_option
 @handle_errors
 def models_compare(
-    name: str, versions: tuple[str, str], data: Path | None, as_json: bool, tracking_uri: str | None, workspace: Path | None
+    name: str,
+    versions: tuple[str, str],
+    data: Path | None,
+    sample_weight: str | None,
+    as_json: bool,
+    tracking_uri: str | None,
+    workspace: Path | None,
 ) -> None:
     """Compare two versions (numbers or aliases) of the model NAME."""
-    compare(registry_uri(tracking_uri, workspace), name, versions, data, as_json=as_json)
+    compare(registry_uri(tracking_uri, workspace), name, versions, data, sample_weight, as_json=as_json)
 
 
 @command.command("promote")
@@ -112,8 +123,21 @@ def show(uri: str, name: str | None, *, as_json: bool) -> None:
             console.print(_moves_table(moves))
 
 
-def compare(uri: str, name: str, wanted: Sequence[str], data: Path | None, *, as_json: bool) -> None:
-    """Prints two versions' recorded metrics side by side; with `data`, evaluates both on the same rows."""
+def compare(
+    uri: str, name: str, wanted: Sequence[str], data: Path | None, sample_weight: str | None = None, *, as_json: bool
+) -> None:
+    """Prints two versions' recorded metrics side by side; with `data`, evaluates both on the same rows.
+
+    Args:
+        uri: MLflow's server or database.
+        name: the registered model.
+        wanted: numbers or aliases of two versions.
+        data: file with rows and their labels.
+        sample_weight: column to weigh the rows of `data` by; None: that of the versions; empty: all weigh the same.
+        as_json: whether to print JSON.
+    """
+    if sample_weight is not None and data is None:
+        raise UserError("--sample-weight: without --data no rows are weighed; give --data FILE, or remove it")
     client = tracking.client(uri)
     chosen = [find_version(client, name, w) for w in wanted]
     if len({v.version for v in chosen}) < len(chosen):
@@ -125,7 +149,7 @@ def compare(uri: str, name: str, wanted: Sequence[str], data: Path | None, *, as
     if data is not None:
         click.echo(f"evaluating versions {' and '.join(v.version for v in chosen)} on {data}", err=True)
         with quiet():
-            found = _evaluate_on(uri, name, chosen, data)
+            found = _evaluate_on(uri, name, chosen, data, sample_weight)
         _print_comparison(found, chosen, data, as_json=as_json)
         return
     if as_json:
@@ -217,7 +241,7 @@ class OnSameRows:
     """Two versions on the same rows: metric -> values, and metric -> (improvement, interval) of the second over the first.
 
     Undefined values are None: the AUC of a single class, the precision without positive predictions. `weighted_by` is the column
-    of the sample weights, if the rows have it.
+    of the sample weights, empty if all rows weigh the same.
     """
 
     rows: int
@@ -227,7 +251,7 @@ class OnSameRows:
     weighted_by: str = ""
 
 
-def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> OnSameRows:
+def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sample_weight: str | None) -> OnSameRows:
     from switchyard.components.import_order import import_torch_first
 
     import_torch_first()
@@ -238,6 +262,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
 
     scores: dict[str, Any] = {}
     targets: dict[str, Any] = {}
+    weighed: dict[str, pd.Series] = {}
     classes: list[Any] = []
     for version in chosen:
         with ModelRef(uri, name, version.version).open() as opened:
@@ -254,15 +279,19 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
                     "rows."
                 )
             numbers = {f.name for f in info.features if f.dtype != "string"}
-            frame = _read_rows(data, opened.folder, numbers | {*info.labels, info.sample_weight})
-            needed = [*info.labels, *([group] if group else [])]
-            for label in needed:
-                if label not in frame:
-                    what = "group" if label == group else "label"
-                    raise UserError(f"{data}: has no column {label!r}, the {what}. Columns: {in_a_line(frame.columns)}.")
-            frame = frame[frame[needed].notna().all(axis=1)]
-            if frame.empty:
-                raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
+            weight = info.sample_weight if sample_weight is None else sample_weight
+            frame = _read_rows(data, opened.folder, numbers | {*info.labels, weight})
+            frame = _labelled(frame, info, group, data)
+            if sample_weight:
+                _check_choice(sample_weight, frame, info, data)
+            if weight and weight in frame:
+                weighed[weight] = frame[weight]
+            if len(weighed) > 1:
+                listed = " and ".join(map(repr, weighed))
+                raise UserError(
+                    f"{name}: versions {' and '.join(v.version for v in chosen)} have different sample weights, {listed}; choose "
+                    "one column for both by --sample-weight COLUMN, or --sample-weight '' to weigh all rows the same"
+                )
             try:
                 scores[version.version] = reordered(bundle.scores(frame), info, classes)
             except UserError as error:
@@ -270,7 +299,8 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     labels = _encoded(frame, info, classes, group, data)
     if TASKS[info.task].has_probabilities:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
-    weights = _weights(frame, info.sample_weight, data)
+    weighted_by = next(iter(weighed), "")
+    weights = _weights(weighed[weighted_by], weighted_by, data) if weighed else None
     functions = {v: weighted_metrics(info.task, labels, s, info.targets) for v, s in scores.items()}
     of_units = unit_weights(info.task, labels, weights)
     measured = {v: {m: float(f(of_units)) for m, f in of.items()} for v, of in functions.items()}
@@ -285,22 +315,44 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
         if base(m) in DIRECTION
     }
     existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
-    weighted_by = "" if weights is None else info.sample_weight
     return OnSameRows(len(labels), PRIMARY[info.task], existing, better, weighted_by)
 
 
-def _weights(frame: pd.DataFrame, name: str, data: Path) -> np.ndarray | None:
-    """Returns the sample weights of the rows, float64 (B,); None if the models were trained without, or the rows have none."""
+def _labelled(frame: pd.DataFrame, info: BundleInfo, group: str | None, data: Path) -> pd.DataFrame:
+    """Returns the rows with every label, and with the group of a ranking."""
+    needed = [*info.labels, *([group] if group else [])]
+    for label in needed:
+        if label not in frame:
+            what = "group" if label == group else "label"
+            raise UserError(f"{data}: has no column {label!r}, the {what}. Columns: {in_a_line(frame.columns)}.")
+    known = frame[frame[needed].notna().all(axis=1)]
+    if known.empty:
+        raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
+    return known
+
+
+def _check_choice(weight: str, frame: pd.DataFrame, info: BundleInfo, data: Path) -> None:
+    if info.task == RANKING:
+        raise UserError("--sample-weight: a ranking is measured by query, not by row; remove it")
+    if weight in info.labels:
+        raise UserError(f"--sample-weight: the column {weight!r} is the label; name another column")
+    if weight not in frame:
+        raise UserError(
+            f"--sample-weight: {data} has no column {weight!r}.{did_you_mean(weight, frame.columns)} "
+            f"Columns: {in_a_line(frame.columns)}."
+        )
+
+
+def _weights(column: pd.Series, name: str, data: Path) -> np.ndarray:
+    """Returns the sample weights of the rows, float64 (B,)."""
     import numpy as np
     import pandas as pd
 
-    if name not in frame:
-        return None
-    weights = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
+    weights = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
     if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
         raise UserError(
-            f"{data}: {name}, the sample weights, must be finite numbers of 0 or more, not all 0; correct them, or leave the "
-            "column out to weigh all rows the same"
+            f"{data}: {name}, the sample weights, must be finite numbers of 0 or more, not all 0; correct them, or use "
+            "--sample-weight '' to weigh all rows the same"
         )
     return weights
 

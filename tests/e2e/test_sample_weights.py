@@ -11,18 +11,19 @@ from mlflow.models import Model
 from benchmarks.by_hand.data import LABELS, write
 from tests.e2e.test_tasks import BOTH, SMALL
 
-LABEL, WEIGHT = LABELS["multilabel"], "importance"
+LABEL, WEIGHT, OTHER = LABELS["multilabel"], "importance", "urgency"
 
 
 @pytest.fixture(scope="module")
 def ran(warm, tmp_path_factory):
-    """A folder with a pipeline of several labels and weights of 0 to 3, and its run of both trainers."""
+    """A folder with a pipeline of several labels, two columns of weights of 0 to 3, and a run of both trainers by one."""
     folder = tmp_path_factory.mktemp("weights")
     splits = write("multilabel", folder)
     for i, path in enumerate(splits.values()):
         frame = pd.read_csv(path)
-        frame.assign(**{WEIGHT: np.random.default_rng(i).integers(0, 4, len(frame))}).to_csv(path, index=False)
-    document = {"name": "weighted", "task": "multilabel", "label": LABEL, "data": {"splits": splits}}
+        weights = np.random.default_rng(i).integers(0, 4, (2, len(frame)))
+        frame.assign(**dict(zip((WEIGHT, OTHER), weights, strict=True))).to_csv(path, index=False)
+    document = {"name": "weighted", "task": "multilabel", "label": LABEL, "data": {"splits": splits, "exclude": [OTHER]}}
     document |= {"trainer": {"sample_weight": WEIGHT}, "evaluation": {"slices": ["city"]}}
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(document))
     return folder, warm.run(folder / "pipeline.yaml", folder / "w", *BOTH, *SMALL).json
@@ -55,21 +56,59 @@ def test_the_weights_are_in_no_signature_and_slices_count_rows(ran):
         }
 
 
-def test_versions_are_compared_by_the_weights_of_a_file_that_has_them(ran, warm):
+@pytest.fixture(scope="module")
+def versions(ran, warm):
+    """Versions by the column of their weights, "" for none."""
     folder, first = ran
-    other = ["--trainer", "pytorch", *SMALL, "--set", "trainer.hyperparameters.seed=7"]
-    again = warm("run", folder / "pipeline.yaml", "--workspace", folder / "w", "--json", *other)
-    assert again.code in (0, 4), again.stderr
-    versions = first["model_version"], again.json["model_version"]
-    for file, weighted_by in (("test.csv", WEIGHT), ("requests.csv", "")):
-        rows = pd.read_csv(folder / "test.csv")
-        (rows if weighted_by else rows.drop(columns=WEIGHT)).to_csv(folder / file, index=False)
-        done = warm("models", "compare", "weighted", *versions, "--data", folder / file, "--json", "--workspace", folder / "w")
-        assert done.code == 0, done.stderr
-        found = json.loads(done.stdout)
-        assert found["weighted_by"] == weighted_by
-        alike = found["metrics"][versions[0]]["auc"] == pytest.approx(first["metrics"]["auc"], abs=1e-6)
-        assert alike == bool(weighted_by)
+    found = {WEIGHT: first["model_version"]}
+    for weight, excluded in ((OTHER, [WEIGHT]), ("", [WEIGHT, OTHER])):
+        settings = (f"trainer.sample_weight={weight or 'null'}", f"data.exclude={json.dumps(excluded)}")
+        other = ["--trainer", "pytorch", *SMALL, *(option for s in settings for option in ("--set", s))]
+        again = warm("run", folder / "pipeline.yaml", "--workspace", folder / "w", "--json", *other)
+        assert again.code in (0, 4), again.stderr
+        found[weight] = again.json["model_version"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pair", "options", "dropped", "weighted_by"),
+    [
+        ((WEIGHT, ""), [], [], WEIGHT),
+        (("", WEIGHT), [], [], WEIGHT),
+        ((WEIGHT, ""), [], [WEIGHT], ""),
+        ((WEIGHT, OTHER), [], [OTHER], WEIGHT),
+        ((WEIGHT, OTHER), ["--sample-weight", WEIGHT], [], WEIGHT),
+        ((OTHER, ""), ["--sample-weight", WEIGHT], [], WEIGHT),
+        ((WEIGHT, OTHER), ["--sample-weight", ""], [], ""),
+    ],
+)
+def test_versions_are_compared_by_one_weight_of_each_row(pair, options, dropped, weighted_by, ran, versions, warm, tmp_path):
+    folder, first = ran
+    pd.read_csv(folder / "test.csv").drop(columns=dropped).to_csv(tmp_path / "rows.csv", index=False)
+    place = ["--data", tmp_path / "rows.csv", "--json", "--workspace", folder / "w"]
+    done = warm("models", "compare", "weighted", *(versions[v] for v in pair), *options, *place)
+    assert done.code == 0, done.stderr
+    assert done.json["weighted_by"] == weighted_by
+    if WEIGHT in pair:
+        same = done.json["metrics"][versions[WEIGHT]]["auc"] == pytest.approx(first["metrics"]["auc"], abs=1e-6)
+        assert same == bool(weighted_by)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "have different sample weights, 'importance' and 'urgency'; choose one column for both by --sample-weight COLUMN"),
+        (["--sample-weight", "urgncy"], "has no column 'urgncy'. Did you mean 'urgency'?"),
+        (["--sample-weight", LABEL[0]], "--sample-weight: the column"),
+        (["--sample-weight", "city"], "city, the sample weights, must be finite numbers of 0 or more"),
+    ],
+)
+def test_a_comparison_without_one_weight_of_each_row_is_refused(options, message, ran, versions, warm):
+    folder, _ = ran
+    place = ["--data", folder / "test.csv", "--workspace", folder / "w"]
+    done = warm("models", "compare", "weighted", versions[WEIGHT], versions[OTHER], *options, *place)
+    assert done.code == 2
+    assert message in " ".join(done.stderr.split())
 
 
 def test_a_weight_below_0_stops_the_run_at_the_data_gate(ran, warm, tmp_path):

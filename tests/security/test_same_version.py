@@ -35,3 +35,9 @@ def test_two_versions_are_compared(registry, capsys):
     compare(registry, "m", ("champion", "2"), None, as_json=False)
 
     assert "1 (champion, live)  2" in capsys.readouterr().out
+
+
+@pytest.mark.core
+def test_a_weight_of_rows_without_rows_is_refused(registry):
+    with pytest.raises(UserError, match="--sample-weight: without --data no rows are weighed; give --data FILE"):
+        compare(registry, "m", ("1", "2"), None, "w", as_json=False)
