@@ -37,7 +37,8 @@ def compiled(model: nn.Module, request: TrainRequest) -> Callable[[Any], torch.T
         else:
             # A copy runs forward and backward, as compilation starts with the first step of each.
             with torch.random.fork_rng():
-                _step(_by_place(copy.deepcopy(model), names, graphs=False), _batch(request, 2, "cpu"))
+                trial = copy.deepcopy(model)
+                _step(trial, _by_place(trial, names, graphs=False), _batch(request, 2, "cpu"))
             graphs = False
     except Exception as error:
         reason = first_line(error)
@@ -56,17 +57,18 @@ def _faster_as_graphs(model: nn.Module, request: TrainRequest, names: Sequence[s
     dtype = torch.bfloat16 if request.accelerator.precision == "bf16" else torch.float16
     half = request.accelerator.precision in ("bf16", "fp16")
     for graphs in (False, True) if single else (False,):
-        run = _by_place(copy.deepcopy(model).to("cuda"), names, graphs=graphs)
+        trial = copy.deepcopy(model).to("cuda")
+        run = _by_place(trial, names, graphs=graphs)
         with torch.autocast("cuda", dtype=dtype, enabled=half), torch.random.fork_rng():
             for _ in range(_WARM_UP_STEPS):
-                _step(run, batch)
+                _step(trial, run, batch)
             torch.cuda.synchronize()
             start = time.perf_counter()
             for _ in range(_TIMED_STEPS):
-                _step(run, batch)
+                _step(trial, run, batch)
             torch.cuda.synchronize()
             seconds[graphs] = time.perf_counter() - start
-        del run
+        del run, trial
         torch.compiler.reset()  # releases the memory of the copy's graphs
     faster = min(seconds, key=seconds.__getitem__)
     cost = ", ".join(f"{1e3 * s / _TIMED_STEPS:.2f} ms {_HOW[graphs]}" for graphs, s in seconds.items())
@@ -78,9 +80,10 @@ def _batch(request: TrainRequest, rows: int, device: str) -> dict[str, torch.Ten
     return {k: torch.from_numpy(v).to(device) for k, v in placeholder_batch(request.spec, rows).items()}
 
 
-def _step(run: Callable[[Any], torch.Tensor], batch: dict[str, torch.Tensor]) -> None:
+def _step(model: nn.Module, run: Callable[[Any], torch.Tensor], batch: dict[str, torch.Tensor]) -> None:
     with torch.enable_grad():
         run(batch).sum().backward()
+    model.zero_grad()  # gradients that a graph has written are overwritten by its next step
 
 
 class _Positional(nn.Module):

@@ -384,6 +384,7 @@ class _Checkpoints(TorchCheckpointIO):
         self._writer = writer
         self._temporary: Path | None = None
         self._state: Any = None
+        self._pinned: list[torch.Tensor] = []
 
     def save(self, trainer: Any, ledger: TrainingLedger, *, first: bool) -> None:
         """Saves the epoch that was recorded last, then the ledger. Collective call; the first worker writes."""
@@ -393,7 +394,8 @@ class _Checkpoints(TorchCheckpointIO):
         trainer.save_checkpoint(self._temporary)
         state, self._state = self._state, None
         if first:
-            self._writer.submit(partial(self._write, state, self._temporary, path, ledger.copy()))
+            copied = torch.cuda.current_stream().record_event() if self._pinned else None
+            self._writer.submit(partial(self._write, state, copied, self._temporary, path, ledger.copy()))
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
         """Keeps a copy: the next epoch changes the weights in place. Files of the user's callbacks are written at once."""
@@ -402,11 +404,26 @@ class _Checkpoints(TorchCheckpointIO):
             return
         # `build_model` makes the module anew; what its `save_hyperparameters` keeps, such as the spec, needs pickle.
         state = {key: value for key, value in checkpoint.items() if key not in _HPARAMS}
-        self._state = apply_to_collection(state, torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True))
+        free = iter(self._pinned)
+        self._pinned = []
+        self._state = apply_to_collection(state, torch.Tensor, lambda tensor: self._copy(tensor.detach(), next(free, None)))
 
-    def _write(self, state: Any, temporary: Path, path: Path, ledger: TrainingLedger) -> None:
+    def _copy(self, tensor: torch.Tensor, free: torch.Tensor | None) -> torch.Tensor:
+        """Copies a tensor; from a GPU to pinned memory, `free` if it fits, in the order of the GPU's work and without waiting."""
+        if not tensor.is_cuda:
+            return tensor.to("cpu", copy=True)
+        if free is None or (free.shape, free.dtype) != (tensor.shape, tensor.dtype):
+            free = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._pinned.append(free)
+        return free.copy_(tensor, non_blocking=True)
+
+    def _write(self, state: Any, copied: torch.cuda.Event | None, temporary: Path, path: Path, ledger: TrainingLedger) -> None:
+        if copied:
+            copied.synchronize()
         if state is not None:
-            super().save_checkpoint(state, temporary)
+            # Lightning writes to memory first, which keeps the next epoch waiting for Python's lock.
+            with temporary.open("wb") as file:
+                torch.save(state, file)
         os.replace(temporary, path)
         ledger.save()
 
