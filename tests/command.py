@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,11 +74,18 @@ def run(pipeline, workspace, *arguments, expect=0, **kwargs):
 
 
 class WarmCommand:
-    """The command in a process that has its imports behind it, see `tests.warm_cli`."""
+    """The command in a process that has its imports behind it, see `tests.warm_cli`; the first call starts the process.
 
-    def __init__(self):
+    A call that does not end with its answer (a timeout of the test, an interrupt, a dead process) ends the process: the next
+    call starts another, and reads no answer of this one.
+    """
+
+    def __init__(self, process=(sys.executable, "-m", "tests.warm_cli")):
+        self._command, self._process = process, None
+
+    def _start(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm_cli"],
+            self._command,
             cwd=REPOSITORY,
             env=environment(PYTHONPATH=REPOSITORY),
             stdin=subprocess.PIPE,
@@ -89,12 +96,28 @@ class WarmCommand:
         assert self._process.stdout.readline() == "ready\n"
 
     def __call__(self, *arguments, cwd=REPOSITORY, env=None):
-        request = {"arguments": [str(a) for a in arguments], "cwd": str(cwd), "env": env or {}}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, f"the process ended with {self._process.wait()}"
+        extra = {name: str(value) for name, value in (env or {}).items()}
+        request = {"arguments": [str(a) for a in arguments], "cwd": str(cwd), "env": extra}
+        try:
+            if not self._process:
+                self._start()
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+            assert answer, f"the process ended with {self._process.wait()}"
+        except BaseException:
+            self._kill()
+            raise
         return Finished(**json.loads(answer))
+
+    def _kill(self):
+        process, self._process = self._process, None
+        if process:
+            if process.poll() is None:
+                kill_with_children(process)
+            process.stdout.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
 
     def run(self, pipeline, workspace, *arguments, expect=0):
         done = self("run", pipeline, "--workspace", workspace, "--json", *arguments)
@@ -102,9 +125,10 @@ class WarmCommand:
         return done
 
     def close(self):
-        self._process.stdin.close()
-        self._process.wait(60)
-        self._process.stdout.close()
+        if self._process:
+            self._process.stdin.close()
+            self._process.wait(60)
+            self._process.stdout.close()
 
 
 def start(*arguments, **extra):

@@ -81,3 +81,17 @@ def request(
 
 def no_report(step, metrics):
     pass
+
+
+class Killed(BaseException):
+    """What ends a training as a kill does: no `except Exception` of a trainer sees it."""
+
+
+def killed_at(last):
+    """Returns a report that ends the training in step `last`, after its checkpoint."""
+
+    def report(step, metrics):
+        if step == last:
+            raise Killed
+
+    return report

@@ -8,7 +8,7 @@ from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.test_hyperparameters import by_hand
 from tests.contract.test_losses import linear
-from tests.training_requests import FRAMEWORKS, no_report
+from tests.training_requests import FRAMEWORKS, Killed, killed_at, no_report
 
 
 def optimizer(trainer):
@@ -33,15 +33,8 @@ def test_a_custom_optimizer_resumes(trainer, make):
     hooks = Hooks(build_optimizer=optimizer(trainer))
     whole = trainer().train(make(folder="whole", build_model=linear(trainer), hooks=hooks), no_report)
 
-    class Killed(BaseException):
-        pass
-
-    def kill_in_third(step, metrics):
-        if step == 39:
-            raise Killed
-
     with pytest.raises(Killed):
-        trainer().train(make(folder="cut", build_model=linear(trainer), hooks=hooks), kill_in_third)
+        trainer().train(make(folder="cut", build_model=linear(trainer), hooks=hooks), killed_at(39))
     resumed = trainer().train(make(folder="cut", build_model=linear(trainer), hooks=hooks), no_report)
     assert [h["val_loss"] for h in resumed.history] == pytest.approx([h["val_loss"] for h in whole.history], abs=1e-6)
 

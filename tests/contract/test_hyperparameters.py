@@ -12,7 +12,7 @@ from switchyard.components.training.schedule import factor
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.contract.test_losses import linear
-from tests.training_requests import FRAMEWORKS, no_report
+from tests.training_requests import FRAMEWORKS, Killed, killed_at, no_report
 
 EPOCHS, BATCH, RATE = 3, 32, 0.3
 
@@ -120,18 +120,10 @@ def test_an_interrupted_training_resumes_its_schedule(trainer, make):
     given["build_model"] = linear(trainer)
     whole = trainer().train(make(folder="whole", **given), no_report)
 
-    def kill_in_third(step, metrics):
-        if step == 39:
-            raise Killed
-
     with pytest.raises(Killed):
-        trainer().train(make(folder="cut", **given), kill_in_third)
+        trainer().train(make(folder="cut", **given), killed_at(39))
     resumed = trainer().train(make(folder="cut", **given), no_report)
     assert [h["val_loss"] for h in resumed.history] == pytest.approx([h["val_loss"] for h in whole.history], abs=1e-6)
-
-
-class Killed(BaseException):
-    pass
 
 
 class Late:

@@ -12,7 +12,7 @@ from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer, _own_training
 from tests.contract.test_hyperparameters import by_hand
 from tests.contract.test_losses import linear
-from tests.training_requests import FRAMEWORKS, no_report
+from tests.training_requests import FRAMEWORKS, Killed, killed_at, no_report
 
 # The course of the learning rate in both models below: 0.3 / (1 + step).
 
@@ -87,15 +87,8 @@ def test_a_model_with_a_training_of_its_own_is_trained_by_it(trainer, make, monk
 def test_a_training_of_a_models_own_resumes(trainer, make):
     whole = trainer().train(make(folder="whole", build_model=BUILD[trainer], **PLAIN), no_report)
 
-    class Killed(BaseException):
-        pass
-
-    def kill_in_third(step, metrics):
-        if step == 26:
-            raise Killed
-
     with pytest.raises(Killed):
-        trainer().train(make(folder="cut", build_model=BUILD[trainer], **PLAIN), kill_in_third)
+        trainer().train(make(folder="cut", build_model=BUILD[trainer], **PLAIN), killed_at(26))
     resumed = trainer().train(make(folder="cut", build_model=BUILD[trainer], **PLAIN), no_report)
     assert resumed.resumed_from_epoch in (1, 2)
     assert [h["val_loss"] for h in resumed.history] == pytest.approx([h["val_loss"] for h in whole.history], abs=1e-6)

@@ -17,7 +17,7 @@ from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from switchyard.pipelines.examples.trainers.jax_trainer import JaxTrainer
 from switchyard.pipelines.examples.trainers.xgboost_trainer import XgboostTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
-from tests.training_requests import FRAMEWORKS, TASKS, no_report
+from tests.training_requests import FRAMEWORKS, TASKS, Killed, killed_at, no_report
 
 # What trees of 400 rows take to learn in as few rounds as networks have epochs.
 TREES = {LightgbmTrainer: {"learning_rate": 0.3}}
@@ -51,8 +51,10 @@ def test_every_trainer_learns_reports_each_epoch_and_exports_what_predicts(train
     assert [dict(h) for h in result.history] == [m for _, m in reports]
     assert result.metrics["val_loss"] < reports[0][1]["val_loss"] or trainer is SklearnTrainer
     features, labels = next(iter(request.eval.batches(1000)))
-    scores = trainer.load_predictor(request.export_dir)(features)
+    predict = trainer.load_predictor(request.export_dir)
+    scores = predict(features)
     assert scores.shape == (200, TASKS[task])
+    np.testing.assert_allclose(predict({name: column[:7] for name, column in features.items()}), scores[:7], atol=1e-5)
     if task == "binary":
         assert ((scores[:, 0] > 0.5) == labels).mean() > 0.85
     elif task == "multiclass":
@@ -102,15 +104,8 @@ def test_the_exported_model_is_the_best_epochs(trainer, make):
 def test_a_killed_training_resumes_where_it_stopped(trainer, make):
     whole = trainer().train(make(folder="whole"), no_report)
 
-    class Killed(BaseException):
-        pass
-
-    def kill_in_third(step, metrics):
-        if step == steps(trainer, 3):
-            raise Killed
-
     with pytest.raises(Killed):
-        trainer().train(make(folder="cut"), kill_in_third)
+        trainer().train(make(folder="cut"), killed_at(steps(trainer, 3)))
     seen = []
     resumed = trainer().train(make(folder="cut"), lambda step, metrics: seen.append(step))
     assert resumed.resumed_from_epoch in (2, 3)
@@ -122,17 +117,10 @@ def test_a_killed_training_resumes_where_it_stopped(trainer, make):
 
 
 def test_resumed_trees_do_not_draw_the_rows_of_their_first_round_again(make):
-    class Killed(BaseException):
-        pass
-
-    def kill_in_second(step, metrics):
-        if step == 2:
-            raise Killed
-
     # With so small a rate a tree depends on the drawn rows alone.
     given = {"trees": Trees(row_share=0.5), "learning_rate": 1e-9, "epochs": 2}
     with pytest.raises(Killed):
-        LightgbmTrainer().train(make(**given), kill_in_second)
+        LightgbmTrainer().train(make(**given), killed_at(2))
     request = make(**given)
     assert LightgbmTrainer().train(request, no_report).resumed_from_epoch == 1
     model = "".join(p.read_text() for p in request.checkpoint_dir.glob("last-2.*"))
@@ -145,9 +133,6 @@ def test_resumed_trees_do_not_draw_the_rows_of_their_first_round_again(make):
 def test_a_kill_between_checkpoint_and_ledger_loses_no_epoch(trainer, make, monkeypatch):
     whole = trainer().train(make(folder="whole"), no_report)
     save = TrainingLedger.save
-
-    class Killed(BaseException):
-        pass
 
     def killed(ledger):
         if ledger.epochs == 3:

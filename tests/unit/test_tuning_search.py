@@ -12,6 +12,7 @@ from switchyard.components.training.ledger import TrainingLedger
 from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.search import Inputs, Search, suggest
+from tests.training_inputs import Killed
 
 SETTINGS = TrainerSettings(
     version="0",
@@ -87,10 +88,6 @@ def test_a_trial_with_a_hyperparameter_that_the_trainer_lacks_is_refused(tmp_pat
     )
     with pytest.raises(UserError, match=r"trainer\.hyperparameters\.clip_norm: the trainer 'sklearn' does not support it"):
         job.run(lambda step, metrics: None)
-
-
-class Killed(BaseException):
-    pass
 
 
 class Trials:
