@@ -3,7 +3,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3.11
+# Empty: infra/environment.sh chooses an interpreter, and the lock that fits it and this system's glibc.
+PYTHON ?=
+CHOOSE := infra/environment.sh "$(PYTHON)"
+NEW_LOCK := requirements.glibc239.lock
 # Inside the folder by default, so that no files are left elsewhere; a shared cache can be set.
 export UV_CACHE_DIR ?= .cache/uv
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -19,13 +22,16 @@ help: ## Show this help
 
 $(UV):
 	@echo "==> private uv in .tools"
-	$(PYTHON) -m venv .tools
+	@read -r python lock < <($(CHOOSE) 2>/dev/null || $(CHOOSE)) && "$$python" -m venv .tools
 	.tools/bin/python -m pip install --quiet --no-cache-dir "uv==$(UV_VERSION)"
 
-$(STAMP): requirements.lock setup.py | $(UV)
-	@echo "==> environment in $(VENV): about 12 GB with CUDA libraries, one to five minutes"
-	test -x $(VENV)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	$(UV) pip sync --quiet --python $(VENV)/bin/python --require-hashes --compile-bytecode requirements.lock
+# An environment of another Python version is made anew.
+$(STAMP): requirements.lock $(NEW_LOCK) setup.py infra/environment.sh | $(UV)
+	@echo "==> environment in $(VENV): about 10 GB with CUDA libraries, one to five minutes"
+	@read -r python lock < <($(CHOOSE)) && set -ex \
+	  && minor='import sys; print(*sys.version_info[:2])' \
+	  && { test "$$($(VENV)/bin/python -c "$$minor" 2>/dev/null)" = "$$("$$python" -c "$$minor")" || $(UV) venv --quiet --clear --python "$$python" $(VENV); } \
+	  && $(UV) pip sync --quiet --python $(VENV)/bin/python --require-hashes --compile-bytecode "$$lock"
 	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --compile-bytecode --editable .
 	@touch $(STAMP)
 
@@ -88,7 +94,7 @@ DOCS_STAMP := $(DOCS)/.installed
 
 $(DOCS_STAMP): infra/docs/requirements.lock | $(UV)
 	@echo "==> Zensical in $(DOCS)"
-	test -x $(DOCS)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(DOCS)
+	test -x $(DOCS)/bin/python || $(UV) venv --quiet --python .tools/bin/python $(DOCS)
 	$(UV) pip sync --quiet --python $(DOCS)/bin/python --require-hashes infra/docs/requirements.lock
 	@touch $@
 
@@ -128,7 +134,7 @@ TPU_STAMP := $(TPU_VENV)/.installed
 
 $(TPU_STAMP): infra/image/requirements.tpu.lock setup.py | $(UV)
 	@echo "==> PyTorch/XLA and its version of PyTorch in $(TPU_VENV): another 11 GB"
-	test -x $(TPU_VENV)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(TPU_VENV)
+	test -x $(TPU_VENV)/bin/python || $(UV) venv --quiet --no-python-downloads --python 3.11 $(TPU_VENV)
 	$(UV) pip sync --quiet --python $(TPU_VENV)/bin/python --require-hashes --compile-bytecode infra/image/requirements.tpu.lock
 	@touch $(TPU_STAMP)
 
@@ -149,11 +155,11 @@ format: setup ## Format the code
 # pip-audit and CycloneDX's tool, in an environment apart from the one that they check.
 AUDIT := .tools/audit
 AUDIT_STAMP := $(AUDIT)/.installed
-LOCKS := requirements.lock infra/image/requirements.gpu.lock infra/image/requirements.tpu.lock infra/audit/requirements.lock infra/docs/requirements.lock
+LOCKS := requirements.lock $(NEW_LOCK) infra/image/requirements.gpu.lock infra/image/requirements.tpu.lock infra/audit/requirements.lock infra/docs/requirements.lock
 
 $(AUDIT_STAMP): infra/audit/requirements.lock | $(UV)
 	@echo "==> pip-audit and CycloneDX's tool in $(AUDIT)"
-	test -x $(AUDIT)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(AUDIT)
+	test -x $(AUDIT)/bin/python || $(UV) venv --quiet --python .tools/bin/python $(AUDIT)
 	$(UV) pip sync --quiet --python $(AUDIT)/bin/python --require-hashes infra/audit/requirements.lock
 	@touch $@
 
@@ -176,15 +182,16 @@ sbom-image: $(AUDIT_STAMP) ## Write the packages installed in the image IMAGE (n
 	print("\n".join(sorted({f"{x.name}=={x.version}" for x in d()})))' \
 	  | $(CYCLONEDX) --output-file "$$to" - && echo "$$to"
 
-COMPILE := $(UV) pip compile --quiet --override requirements.overrides.txt --generate-hashes --no-emit-index-url \
-  --no-emit-find-links --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36
+COMPILE_ANY := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+COMPILE_311 := $(COMPILE_ANY) --python-version 3.11 --python-platform x86_64-manylinux_2_36
+COMPILE := $(COMPILE_311) --override requirements.overrides.txt
 
 lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.txt
 	$(COMPILE) setup.py --extra dev --output-file requirements.lock
-	$(COMPILE) setup.py --extra lightgbm --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
-	$(COMPILE) setup.py infra/image/tpu.in --extra lightgbm --output-file infra/image/requirements.tpu.lock
-	for tool in audit docs; do $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
-	  --python-version 3.11 --python-platform x86_64-manylinux_2_36 infra/$$tool/requirements.in --output-file infra/$$tool/requirements.lock || exit; done
+	$(COMPILE_ANY) --universal --python-version 3.12 setup.py --extra dev --output-file $(NEW_LOCK)
+	$(COMPILE) setup.py --extra kubeflow --extra lightgbm --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
+	$(COMPILE) setup.py infra/image/tpu.in --extra kubeflow --extra lightgbm --output-file infra/image/requirements.tpu.lock
+	for tool in audit docs; do $(COMPILE_311) infra/$$tool/requirements.in --output-file infra/$$tool/requirements.lock || exit; done
 
 ACCELERATOR ?= cpu
 CONTAINERS ?= $(firstword $(foreach tool,docker podman,$(shell command -v $(tool) 2>/dev/null)))

@@ -1,4 +1,4 @@
-"""Packaging of Switchyard. Ranges are what each project itself supports; the exact, hashed set is requirements.lock."""
+"""Packaging of Switchyard. Ranges are what each project itself supports; exact, hashed sets are the two locks (decision 1)."""
 
 from pathlib import Path
 
@@ -6,6 +6,10 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 LIGHTGBM = ["lightgbm>=4.5,<5"]
+KUBEFLOW = ["kfp>=2.17,<2.17.3", "kfp-kubernetes>=2.17,<2.17.3"]
+# The only one of TensorFlow's CUDA libraries that PyTorch's wheel does not bring. `tensorflow[and-cuda]` lists all of them, with
+# an NCCL later than the one that PyTorch pins, so it needs an override; NCCL 2 keeps its ABI.
+GPU = ["nvidia-cuda-nvcc-cu12>=12.5.82,<13"]
 
 setup(
     name="switchyard",
@@ -14,7 +18,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.12",
+    python_requires=">=3.11,<3.14",
     packages=find_packages(include=["switchyard", "switchyard.*"]),
     package_data={
         "switchyard": ["py.typed"],
@@ -43,8 +47,6 @@ setup(
         "httptools>=0.6",
         "jinja2>=3.1,<4",
         "docker>=7,<8",
-        "kfp>=2.17,<2.17.3",
-        "kfp-kubernetes>=2.17,<2.17.3",
         "kubernetes>=26",
         # 2.6.2 and 2.6.3 were malicious. Both names, as the one brings the other.
         "lightning>=2.6,<2.7,!=2.6.2,!=2.6.3",
@@ -69,7 +71,7 @@ setup(
         "starlette>=0.40",
         # Not imported by us: TFX's Tuner and Keras' TensorBoard callback do, and TensorFlow 2.21 no longer brings it.
         "tensorboard>=2.20,<3",
-        "tensorflow[and-cuda]>=2.21,<2.22",
+        "tensorflow>=2.21,<2.22",
         "tensorflow-data-validation>=1.16,<2",
         "tensorflow-model-analysis>=0.48,<1",
         "tensorflow-transform>=1.16,<2",
@@ -86,8 +88,12 @@ setup(
         "setuptools<81",
     ],
     extras_require={
+        "gpu": GPU,
+        "kubeflow": KUBEFLOW,
         "lightgbm": LIGHTGBM,
         "dev": [
+            *GPU,
+            *KUBEFLOW,
             *LIGHTGBM,
             # The example trainers. JAX after 0.7.1 needs NumPy 2.
             "flax>=0.10",

@@ -28,6 +28,7 @@ from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.kubeflow.carried_files import packed
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment
 from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import LIMIT, SMALL, workflow_size
+from switchyard.pipelines.runners.kubeflow.extra import require_kfp
 from switchyard.pipelines.runners.kubeflow.uploaded_files import FileStore
 from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
 from switchyard.pipelines.terminal.output import progress_console, quiet
@@ -85,6 +86,7 @@ def compile_for_cluster(
 
     `upload`: upload large local files to MLflow where `tracking.uri` names a server; otherwise the pipeline contains them.
     """
+    require_kfp()
     made, log = place.create(), place.logs / "compile.log"
     try:
         with progress_console(progress) as console:

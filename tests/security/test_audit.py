@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from tests.command import REPOSITORY
 
-LOCKS = [REPOSITORY / "requirements.lock", *sorted((REPOSITORY / "infra").glob("*/requirements*.lock"))]
+LOCKS = [*sorted(REPOSITORY.glob("requirements*.lock")), *sorted((REPOSITORY / "infra").glob("*/requirements*.lock"))]
 TODAY = datetime.date(2026, 12, 1)
 
 

@@ -20,6 +20,7 @@ from switchyard.components.process.variables import KFP_COOKIE, KFP_TOKEN
 from switchyard.components.text.redaction import mask
 from switchyard.pipelines.runners.kubeflow.cluster.run import Run, run_of
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import Workflow
+from switchyard.pipelines.runners.kubeflow.extra import require_kfp
 
 # Path where Kubernetes mounts the token of a pod that may use KFP.
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
@@ -65,6 +66,7 @@ class KubeflowClient:
     """
 
     def __init__(self, connection: Connection) -> None:
+        require_kfp()
         import kfp_server_api
 
         # urllib3's warnings repeat the errors.

@@ -27,6 +27,7 @@ from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineRes
 from switchyard.pipelines.runners.kubeflow.compiler.source import to_source
 from switchyard.pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
 from switchyard.pipelines.runners.kubeflow.contract import NODE
+from switchyard.pipelines.runners.kubeflow.extra import require_kfp
 from switchyard.pipelines.runners.kubeflow.uploaded_files import STORED
 from switchyard.pipelines.terminal.output import quiet
 
@@ -98,8 +99,10 @@ def compile_tfx_pipeline(
         costly: with `joined`: nodes that do not run again because of the nodes they share a task with.
 
     Raises:
-        UserError: a node cannot be compiled (the message names it and the reason), or `stages` names an unknown node.
+        UserError: a node cannot be compiled (the message names it and the reason), `stages` names an unknown node, or the extra
+            `kubeflow` is not installed.
     """
+    require_kfp()
     from switchyard.pipelines.runners.kubeflow.compiler.from_tfx import to_plan
 
     with packaged_user_modules(pipeline) as wheels:

@@ -19,6 +19,7 @@ from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, RunResult, StageResult, StageStatus
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, stages_of
+from switchyard.pipelines.runners.kubeflow.extra import require_kfp
 from switchyard.pipelines.runners.kubeflow.local.backend import PRELOADED, RUN, run_pipeline
 from switchyard.pipelines.runners.kubeflow.local.containers import Containers
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
@@ -40,6 +41,11 @@ class KfpLocalRunner(MachineRunner[CompiledForKubeflow]):
 
     name = "kfp-local"
     _also_preloaded = PRELOADED
+
+    def check(self, config: PipelineConfig) -> PipelineConfig:
+        """See Runner."""
+        require_kfp()
+        return super().check(config)
 
     def _compile(self, config: PipelineConfig) -> CompiledPipeline[CompiledForKubeflow]:
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config

@@ -1,0 +1,36 @@
+#!/bin/bash
+# Chooses the interpreter and the lock for this machine: prints both on one line, the reason on standard error.
+# TFX 1.21's own set of packages has wheels for glibc 2.39 and later (and 3.12, 3.13); older systems need overrides, which hold for 3.11.
+# usage: environment.sh [INTERPRETER]
+set -euo pipefail
+NEW=requirements.glibc239.lock OLD=requirements.lock
+
+glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/^glibc //') || glibc=
+if [ -z "$glibc" ]; then echo "make: this system has no glibc; Linux with glibc 2.28 or later is needed" >&2; exit 2; fi
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$glibc" | sort -V | head -n 1)" = "$1" ]; }
+# A shim of pyenv is on the PATH for versions that it does not run: only an answer counts.
+version() { "$1" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
+
+if at_least 2.39; then fitting="3.13 3.12 3.11"; else fitting=3.11; fi
+found=
+if [ $# -gt 0 ] && [ -n "$1" ]; then
+  candidates=$1
+else
+  candidates="$(printf 'python%s ' $fitting)python3"
+fi
+for candidate in $candidates; do
+  of_candidate=$(version "$candidate")
+  case " $fitting " in *" ${of_candidate:-none} "*) found=$candidate; break ;; esac
+done
+if [ -z "$found" ]; then
+  echo "make: glibc $glibc needs Python ${fitting// / or }$([ $# -gt 0 ] && echo ", and PYTHON=$1 is ${of_candidate:-not a Python with the modules venv and ensurepip}");" \
+    "install one with its venv module (Debian, Ubuntu: apt-get install python3-venv), or name it: make PYTHON=/path/to/python" >&2
+  exit 2
+fi
+if [ "$of_candidate" = 3.11 ]; then
+  lock=$OLD why="Python 3.11 has overrides for TFX's pins"
+else
+  lock=$NEW why="glibc $glibc is 2.39 or later, so TFX's own pins install"
+fi
+echo "==> $found (Python $of_candidate) with $lock: $why" >&2
+echo "$found $lock"
