@@ -58,6 +58,7 @@ setup(
         "orjson>=3.10",
         "optuna>=5,<6",
         "pandas>=2.2,<3",
+        "pillow>=10",
         "prometheus-client>=0.20",
         "psutil>=5.9",
         "pyarrow>=14",

@@ -43,6 +43,7 @@ class DatasetSummary:
         counts: timestamp column -> smallest and largest count of its unit.
         bytes_columns: text columns with a value that is not UTF-8.
         sample_weight: column with the weights of the rows, which is no feature; empty if all weigh the same.
+        images: column of images -> (height, width, channels); these are `bytes_columns`, too.
         source: patterns that matched the files, as in the config; empty when an older Switchyard wrote the file.
         keys: number of distinct values of `data.split_key` in the training split; None when rows are split individually.
         csv: options of `data.csv` that differ from the defaults; CSVs with raw rows are parsed in the same way.
@@ -72,6 +73,7 @@ class DatasetSummary:
     targets: list[str] = field(default_factory=list)
     group: str | None = None
     sample_weight: str = ""
+    images: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:

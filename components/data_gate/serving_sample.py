@@ -20,12 +20,15 @@ from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.declared import plain_numbers
+from switchyard.components.ingest.images import in_parts, with_images
 from switchyard.components.ingest.readers import reader
 from switchyard.components.ingest.sources import find_files, format_of
 from switchyard.components.values.conversion import fit, single
 from switchyard.components.values.raw_features import raw_feature
 
 _BATCHES = 10
+# The same of rows with images, which are read in small parts.
+_PARTS = 160
 
 
 def sample_statistics(
@@ -46,7 +49,8 @@ def sample_statistics(
         # Skips requests that cannot be read: the user cannot fix served data.
         kind = format_of(file, "auto")
         with closing(reader(kind, options)(file, BadRows(limit=2**31), listed)) as batches:
-            read = itertools.islice(batches, _BATCHES)
+            parts = (with_images(b, summary.images, file) for b in in_parts(batches, summary.images))
+            read = itertools.islice(parts, _PARTS if summary.images else _BATCHES)
             plain = (plain_numbers(b, numbers, options) for b in read) if kind == "csv" else read
             frames += [_typed(b, summary, listed) for b in plain]
     if not frames or not sum(map(len, frames)):

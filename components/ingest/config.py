@@ -10,16 +10,38 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 
 from switchyard.components.config import LARGEST, Names, Number, Section
 
+# Height or width of an image in pixels.
+ImageSide = Annotated[StrictInt, Field(ge=1, le=4096)]
+
 
 class ColumnConfig(Section):
     """The declared type of a column, in every data format.
 
     Attributes:
-        type: `number` or `text`. A value that is no number makes its row a bad row (`data.max_bad_rows`); in a text column
-            every value is kept as text, including the words that mean "missing" elsewhere.
+        type: `number`, `text` or `image`. A value that is no number makes its row a bad row (`data.max_bad_rows`); in a text
+            column every value is kept as text, including the words that mean "missing" elsewhere. A column of images holds JPEG
+            or PNG images (bytes, or base64) or paths of such files, relative to the folder of the file that names them and
+            inside of it; a row whose image is missing or cannot be decoded is a bad row.
+        size: height and width in pixels that images are resized to; required for images.
+        channels: channels of an image's pixels: 3 (red, green, blue) or 1 (grey).
     """
 
-    type: Literal["number", "text"]
+    type: Literal["number", "text", "image"]
+    size: tuple[ImageSide, ImageSide] | None = None
+    channels: Literal[1, 3] = 3
+
+    @model_validator(mode="after")
+    def _check(self) -> ColumnConfig:
+        if self.type == "image" and self.size is None:
+            raise ValueError("an image needs a size: [height, width] in pixels, for example {type: image, size: [64, 64]}")
+        if self.type != "image" and self.model_fields_set & {"size", "channels"}:
+            raise ValueError(f"size and channels describe images, and the type is {self.type}; remove them, or set type: image")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of an image; None for another type."""
+        return (*self.size, self.channels) if self.size else None
 
 
 class CsvConfig(Section):

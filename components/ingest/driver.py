@@ -10,7 +10,7 @@ from tfx.orchestration.portable import base_driver as portable_driver
 from tfx.proto.orchestration import driver_output_pb2
 
 from switchyard.components.ingest.executor import input_spec
-from switchyard.components.ingest.sources import fingerprint
+from switchyard.components.ingest.images import data_fingerprint
 
 
 class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
@@ -23,9 +23,8 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
     def run(self, execution_info: Any) -> driver_output_pb2.DriverOutput:
         """Returns the exec properties with `fingerprint` added. Raises UserError for missing input."""
         spec = input_spec(execution_info.exec_properties)
-        files = [f for group in spec.files().values() for f in group]
         result = driver_output_pb2.DriverOutput()
-        properties = {**execution_info.exec_properties, "fingerprint": fingerprint(files)}
+        properties = {**execution_info.exec_properties, "fingerprint": data_fingerprint(spec)}
         for key, value in properties.items():
             if value is not None:
                 data_types_utils.set_metadata_value(result.exec_properties[key], value)

@@ -47,7 +47,7 @@ class Executor(base_executor.BaseExecutor):
         bad = BadRows(spec.max_bad_rows)
         found = scan(spec, bad)
         splits = list(spec.split_paths or spec.weights)
-        typed = TypedColumns(found.types, spec.missing_values or (), spec.labels)
+        typed = TypedColumns(found.types, spec.missing_values or (), (*spec.labels, *spec.images))
         written = _write(spec, found, typed, examples.uri, splits)
         rows = written.rows
         typed.check()
@@ -91,7 +91,8 @@ class Executor(base_executor.BaseExecutor):
             counts=typed.counts,
             csv=dict(spec.csv),
             keys=written.keys,
-            bytes_columns=sorted(typed.bytes_columns),
+            bytes_columns=sorted({*typed.bytes_columns, *spec.images}),
+            images={name: list(shape) for name, shape in spec.images.items()},
             source=spec.patterns,
             targets=list(spec.targets),
             group=spec.group,

@@ -18,6 +18,7 @@ from switchyard.components.ingest.columns_seen import ColumnsSeen
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
 from switchyard.components.ingest.float_precision import settled
+from switchyard.components.ingest.images import checked_images, in_parts
 from switchyard.components.ingest.keys import with_key
 from switchyard.components.ingest.labels import (
     ZERO_OR_ONE,
@@ -40,6 +41,8 @@ from switchyard.components.values.spelling import MISSING_LABELS
 
 # Enough rows to infer a task; also the upper limit of rows read before a run starts.
 PEEK_ROWS = 20_000
+# The same for rows with images, whose files are opened.
+PEEK_IMAGES = 2_000
 # The gain of a relevance is 2 to its power.
 LARGEST_RELEVANCE = 31
 
@@ -54,6 +57,7 @@ class InputSpec:
         targets: see `DatasetSummary.targets`.
         group: see `DatasetSummary.group`; also the `split_key`.
         sample_weight: column with the weights of the rows.
+        images: column of images -> (height, width, channels); `columns` declares it as text.
     """
 
     path: Sequence[str]
@@ -73,6 +77,7 @@ class InputSpec:
     targets: Sequence[str] = ()
     group: str | None = None
     sample_weight: str | None = None
+    images: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
@@ -143,6 +148,8 @@ def read_batches(
     names: set[str] | None = None,
     numeric: Collection[str] = (),
     added: set[str] | None = None,
+    *,
+    decode: bool = True,
 ) -> Batches:
     """Yields a file's batches without excluded columns (a `split_key` stays), columns added by the format, and bad rows.
 
@@ -153,6 +160,7 @@ def read_batches(
         names: collects the names of all columns, including excluded ones.
         numeric: CSV columns known to be numbers, in addition to the declared ones.
         added: collects the names of the columns that the format added.
+        decode: whether to decode images; otherwise their headers alone are checked.
 
     Raises:
         UserError: the file has no label column, no key column, or an unnamed column that is no index.
@@ -166,7 +174,7 @@ def read_batches(
     first = 0
     # Close the reader when a caller stops early: an open reader would keep reading while the interpreter shuts down.
     with closing(reader(kind, options)(file, bad, spec.missing_values)) as batches:
-        for read in batches:
+        for read in in_parts(batches, spec.images):
             whole = with_folders(read, folders)
             here.update(whole.schema.names)
             if names is not None:
@@ -186,6 +194,7 @@ def read_batches(
             if kind == "csv":
                 batch = plain_numbers(batch, {*declared, *numeric}, options)
             batch = fitting(batch, spec.columns, missing, file, first, bad)
+            batch = checked_images(batch, spec.images, file, first, bad, decode=decode)
             first += whole.num_rows
             for label, words in label_words.items():
                 batch = labelled(batch, label, words, file, bad)
@@ -202,10 +211,10 @@ def _no_column(key: str, file: str, name: str, names: Collection[str]) -> UserEr
 
 
 def _all_batches(
-    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str], added: set[str]
+    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str], added: set[str], *, decode: bool
 ) -> Generator[tuple[str, pa.RecordBatch], None, None]:
     for file in files:
-        with closing(read_batches(spec, file, bad, names, added=added)) as batches:
+        with closing(read_batches(spec, file, bad, names, added=added, decode=decode)) as batches:
             for batch in batches:
                 yield file, batch
 
@@ -221,11 +230,11 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     names = set(spec.folder_columns)
     added: set[str] = set()
     files = [f for group in spec.files().values() for f in group]
-    with closing(_all_batches(spec, files, bad, names, added)) as batches:
+    with closing(_all_batches(spec, files, bad, names, added, decode=not peek)) as batches:
         for file, batch in batches:
             seen.add(file, batch)
             say(f"{seen.rows:,} rows read")
-            if peek and seen.rows >= PEEK_ROWS:
+            if peek and seen.rows >= (PEEK_IMAGES if spec.images else PEEK_ROWS):
                 break
     types, rows = seen.types, seen.rows
     if ambiguous := sorted(added & types.keys()):

@@ -35,7 +35,7 @@ class TypedColumns:
     Args:
         types: column -> type; columns without any value are dropped.
         missing_values: texts that mean missing, in addition to the usual ones.
-        labels: label columns, whose words and spellings are not checked.
+        unchecked: columns whose words and spellings are not checked: labels and images.
 
     Attributes:
         missing: column -> rows without a value.
@@ -44,10 +44,10 @@ class TypedColumns:
         spelled: text column -> styles of numbers, booleans and dates in it, see `spelling.styles`.
     """
 
-    def __init__(self, types: Mapping[str, ColumnType], missing_values: Iterable[str], labels: Collection[str]) -> None:
+    def __init__(self, types: Mapping[str, ColumnType], missing_values: Iterable[str], unchecked: Collection[str]) -> None:
         self._types = {n: t for n, t in types.items() if t.kind != EMPTY}
         self._targets = {n: target(t, missing_values) for n, t in self._types.items()}
-        self._labels = set(labels)
+        self._unchecked = set(unchecked)
         self.missing = dict.fromkeys(self._types, 0)
         self.counts: dict[str, list[int]] = {}
         self.bytes_columns: set[str] = set()
@@ -76,7 +76,7 @@ class TypedColumns:
                 seen = pc.min_max(found.values.values).as_py()
                 low, high = self.counts.get(name, (seen["min"], seen["max"]))
                 self.counts[name] = [min(low, seen["min"]), max(high, seen["max"])]
-            if self._types[name].kind == STRING and name not in self._labels:
+            if self._types[name].kind == STRING and name not in self._unchecked:
                 self._look_at(name, column, found.values, in_lists=wanted.is_list)
             arrays.append(stored(found))
         return pa.RecordBatch.from_arrays(arrays, names=list(self._targets))

@@ -27,6 +27,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.declared import plain_numbers
+from switchyard.components.ingest.images import in_parts, with_images
 from switchyard.components.ingest.layout import folder_columns, with_folders
 from switchyard.components.ingest.readers import reader
 from switchyard.components.progress import say
@@ -89,6 +90,7 @@ class _Loaded:
         import_torch_first()
         self.bundle: BundleModel = load_bundle(folder, digest)
         self.features = [replace(f, missing=[*f.missing, *missing_values]) for f in self.bundle.info.features]
+        self.images = [f.name for f in self.features if f.image]
         self.numbers = {f.name for f in self.features if f.dtype != "string"}
         summary = DatasetSummary.load(str(training_data(folder)))
         self.csv, self.missing = CsvOptions.of(summary.csv), (*summary.missing_values, *missing_values)
@@ -109,7 +111,7 @@ class _PredictFile(beam.DoFn):
         known = {f.name for f in self._loaded.bundle.info.features}
         folders = {n: text for n, text in folder_columns(path).items() if n in known}
         with closing(reader(job.kinds[path], self._loaded.csv)(path, unread, self._loaded.missing)) as batches:
-            for number, read in enumerate(batches):
+            for number, read in enumerate(in_parts(batches, self._loaded.images)):
                 batch = with_folders(read, folders)
                 if not number and (unused := [n for n in batch.schema.names if n not in known and may_be_added(n)]):
                     say(f"{os.path.basename(path)}: the model does not know {', '.join(map(repr, unused))}, an index: not used")
@@ -130,7 +132,7 @@ class _PredictFile(beam.DoFn):
         if self._job.kinds[path] == "csv":
             batch = plain_numbers(batch, loaded.numbers, loaded.csv)
         typed = self._job.typed and self._job.kinds[path] == "csv"
-        table, bad = predict_batch(loaded.bundle, loaded.features, batch, typed=typed)
+        table, bad = predict_batch(loaded.bundle, loaded.features, batch, with_images(batch, loaded.images, path), typed=typed)
         samples = [{"file": path, "row": before + i, "reason": why} for i, why in sorted(bad.items())]
         _write_text(part.with_name(part.name + BAD), samples, len(samples))
         draft = part.with_suffix(f".{os.getpid()}.tmp")
@@ -139,14 +141,20 @@ class _PredictFile(beam.DoFn):
 
 
 def predict_batch(
-    bundle: BundleModel, features: Sequence[RawFeature], batch: pa.RecordBatch, *, typed: bool = False
+    bundle: BundleModel,
+    features: Sequence[RawFeature],
+    batch: pa.RecordBatch,
+    read: pa.RecordBatch | None = None,
+    *,
+    typed: bool = False,
 ) -> tuple[pa.Table, dict[int, str]]:
     """Returns the batch with prediction columns appended, and the bad rows (row index -> reason).
 
     Args:
         bundle: the model.
         features: raw features of the model.
-        batch: rows as read.
+        batch: rows as in the file.
+        read: the same rows with images in place of their paths; default: `batch`.
         typed: whether to convert a CSV's numeric columns from texts to numbers.
 
     Raises:
@@ -154,7 +162,7 @@ def predict_batch(
     """
     info = bundle.info
     _check_columns(info, batch.schema.names)
-    fitted = fit_rows(batch, features)
+    fitted = fit_rows(batch if read is None else read, features)
     good, bad = fitted.fits, dict(fitted.misfits)
     table = pa.table(batch.columns, names=batch.schema.names)
     table = _numbers(table, features, fitted.fitted) if typed else table

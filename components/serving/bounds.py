@@ -12,6 +12,8 @@ import numpy as np
 from switchyard.components.errors import UserError
 
 _SPARSE_CELLS = 8 << 20
+# Pixel values of all images of a request, 4 bytes each.
+_PIXELS = 64 << 20
 _CELLS_A_BYTE = 2
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 60
@@ -56,6 +58,16 @@ class Bounds:
         """
         if rows > self.rows:
             raise InputError(f"{rows} rows in a request; at most {self.rows} are allowed. Send several requests.", 413)
+
+    def check_pixels(self, rows: int, width: int) -> None:
+        """Validates the number of pixel values that images are decoded to.
+
+        Raises:
+            InputError: there are too many (status 413).
+        """
+        if rows * width > _PIXELS:
+            most = _PIXELS // width
+            raise InputError(f"{rows} rows of {width} pixel values; at most {most} rows are allowed. Send several requests.", 413)
 
     def check_cells(self, rows: int, width: int, column: str | None = None) -> None:
         """Validates the number of values, omitted ones included.

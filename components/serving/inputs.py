@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -75,6 +76,7 @@ def columns_of(info: BundleInfo, given: Mapping[str, Any], bounds: Bounds = _BOU
         raise InputError("no rows: send one or more.")
     bounds.check_rows(rows)
     bounds.check_cells(rows, len(info.features))
+    bounds.check_pixels(rows, sum(math.prod(f.image) for f in info.features if f.image))
     ready = _plain_numbers(info, given, rows)
     return {
         f.name: ready[f.name] if f.name in ready else _column(f, given.get(f.name), rows, bounds) for f in info.features
@@ -147,6 +149,8 @@ def _length(name: str, values: Any) -> int:
 
 
 def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.ndarray | Ragged:
+    if values is None and feature.image:
+        values = [None] * rows
     if values is None:
         return Ragged(np.empty(0, dtype=object if feature.dtype == "string" else feature.dtype), np.zeros(rows, dtype=np.int64))
     if feature.is_list and feature.width is None and not isinstance(values, pa.Array):
@@ -158,7 +162,7 @@ def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.n
     if isinstance(values, list):
         holds_lists = feature.is_list or feature.width not in (1, None)
         ready = plain_lists(feature, values) if holds_lists else _of_its_own_type(feature, values)
-        if ready is not None:
+        if ready is not None and not feature.image:
             return ready
         check_unusual(feature, values, rows)
     found = fit_values(values, feature)

@@ -36,7 +36,7 @@ class Executor(tfx_executor.Executor):
         schema = tfdv.load_schema_text(io_utils.get_only_uri_in_dir(schema_folder))
         config = json_utils.loads(exec_properties["custom_config"])
         names = {"label": summary.label, "labels": summary.labels, "group": summary.group, "weight": summary.sample_weight}
-        config.update(**names, classes=summary.classes, unusable=[])
+        config.update(**names, classes=summary.classes, images=summary.images, unusable=[])
         if config["code"] is None:
             config["unusable"] = unusable_features(schema, summary.no_features)
             for name, reason in config["unusable"].items():

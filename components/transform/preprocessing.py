@@ -16,6 +16,7 @@ from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.queries import HASH_PART
 from switchyard.components.transform.index_ranges import note_ranges
 from switchyard.components.user_code.loading import blamed, load_function
+from switchyard.components.values.images import pixels
 
 Tensors = Mapping[str, Any]
 
@@ -33,9 +34,10 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     Args:
         inputs: raw feature -> tensor, dense (B, k) or sparse.
         custom_config: `label`, `labels` (its columns), `group` (see `DatasetSummary.group`), `weight` (the column of the sample
-            weights, or empty), `classes`, `unusable` (features that the default omits), `code` (None, or path and function of
-            the user's `preprocessing_fn(inputs) -> outputs`, which receives neither the label nor the weights), with a tokenizer
-            `tokenizer` (its code) and `texts` (columns that the default passes to it; empty: all texts).
+            weights, or empty), `classes`, `images` (column -> shape: these become pixels, see `values.images`), `unusable`
+            (features that the default omits), `code` (None, or path and function of the user's `preprocessing_fn(inputs) ->
+            outputs`, which receives neither the label nor the weights), with a tokenizer `tokenizer` (its code) and `texts`
+            (columns that the default passes to it; empty: all texts).
 
     Raises:
         UserError: the user's function failed or did not return a dict of tensors.
@@ -43,11 +45,13 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     label, labels = custom_config["label"], custom_config["labels"]
     group, weight = custom_config.get("group"), custom_config.get("weight", "")
     features = {k: v for k, v in inputs.items() if k not in (*labels, group, weight)}
+    images = {k: pixels(tf.reshape(_dense(features[k]), [-1]), s) for k, s in custom_config.get("images", {}).items()}
+    features |= images
     code = custom_config["code"]
     if code is None:
-        used = {k: v for k, v in features.items() if k not in custom_config["unusable"]}
+        used = {k: v for k, v in features.items() if k not in (*custom_config["unusable"], *images)}
         texts = _texts(used, custom_config["texts"]) if "tokenizer" in custom_config else ()
-        outputs = default_features(used, (label, weight), texts)
+        outputs = default_features(used, (label, weight, *images), texts) | images
     else:
         outputs = _users(features, code["path"], code["function"], [label, *labels], weight)
         note_ranges(outputs)

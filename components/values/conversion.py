@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from switchyard.components.errors import UserError
 from switchyard.components.values.base64_values import may_hold_bytes, unwrapped
 from switchyard.components.values.fitted import MISSING, Fitted, Misfit, fit_target
+from switchyard.components.values.images import fault, is_image
 from switchyard.components.values.raw_features import Columns, Ragged, RawFeature
 from switchyard.components.values.spelling import FLOAT, INTEGER, TEXT, unit_of
 from switchyard.components.values.targets import FLOAT32_MAX, Target, arrow_type, reason_of
@@ -70,6 +71,8 @@ def target_of(feature: RawFeature) -> Target:
 def fit(column: pa.Array, feature: RawFeature) -> Fitted:
     """Returns a column of any Arrow type converted to a feature's type."""
     found = fit_target(column, target_of(feature))
+    if feature.image:
+        found = _only_images(found, feature.image[2])
     if feature.width is None:
         return found
     lengths = pc.fill_null(pc.list_value_length(found.values), 0).to_numpy(zero_copy_only=False)
@@ -85,6 +88,23 @@ def fit(column: pa.Array, feature: RawFeature) -> Fitted:
     keep[wrong] = False
     values = pc.if_else(pa.array(keep), found.values, pa.scalar(None, found.values.type))
     return Fitted(values, sorted([*found.misfits, *more], key=lambda m: m.row), found.words)
+
+
+def _only_images(found: Fitted, channels: int) -> Fitted:
+    """Returns a fitted column with the values that cannot be decoded, or are missing, as misfits."""
+    misfits = {m.row: m for m in found.misfits}
+    for row, values in enumerate(found.values.to_pylist()):
+        if row in misfits:
+            continue
+        value = values[0] if values else b""
+        if reason := fault(value, channels) if value else MISSING:
+            shown = f"{len(value):,} bytes" if is_image(value) else value.decode("utf-8", "replace")
+            misfits[row] = Misfit(row, shown if value else None, reason)
+    if not misfits:
+        return found
+    keep = pa.array([row not in misfits for row in range(len(found.values))], pa.bool_())
+    values = pc.if_else(keep, found.values, pa.scalar(None, found.values.type))
+    return Fitted(values, [misfits[row] for row in sorted(misfits)], found.words)
 
 
 def fit_values(values: Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray, feature: RawFeature) -> Fitted:

@@ -27,6 +27,7 @@ class RawFeature:
         counts: for a timestamp, smallest and largest count in the training data; empty when unknown.
         missing: texts that mean missing in this column, in addition to the usual ones unless it is a text column.
         is_bytes: for a text, whether the data holds values that are not UTF-8, such as images or serialized messages.
+        image: of a column of JPEG or PNG images, the height, width and channels that the transform graph decodes them to.
     """
 
     name: str
@@ -38,6 +39,7 @@ class RawFeature:
     missing: Sequence[str] = ()
     counts: Sequence[int] = ()
     is_bytes: bool = False
+    image: Sequence[int] = ()
 
 
 def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, width: int | None = None) -> RawFeature:
@@ -64,6 +66,7 @@ def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, wi
         missing=listed,
         counts=summary.counts.get(name, []),
         is_bytes=name in summary.bytes_columns,
+        image=summary.images.get(name, []),
     )
 
 

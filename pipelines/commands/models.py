@@ -386,6 +386,7 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
     from switchyard.components.ingest.bad_rows import BadRows
     from switchyard.components.ingest.csv_options import CsvOptions
     from switchyard.components.ingest.declared import plain_numbers
+    from switchyard.components.ingest.images import in_parts, with_images
     from switchyard.components.ingest.readers import reader
     from switchyard.components.ingest.sources import find_files, format_of
 
@@ -395,7 +396,8 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
         with closing(reader(kind, options)(file, BadRows(0), summary.missing_values)) as batches:
-            plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in batches)
+            parts = (with_images(b, summary.images, file) for b in in_parts(batches, summary.images))
+            plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in parts)
             frames += [b.to_pandas(integer_object_nulls=True) for b in plain]
     if not frames:
         raise StageError(f"{data}: no rows.")

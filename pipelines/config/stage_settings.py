@@ -41,7 +41,8 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         targets=config.targets,
         positive_class=config.positive_class,
         max_float32_loss=data.max_float32_loss,
-        columns={name: column.type for name, column in data.columns.items()},
+        columns={name: "text" if column.shape else column.type for name, column in data.columns.items()},
+        images={name: column.shape for name, column in data.columns.items() if column.shape},
         csv=data.csv.model_dump(exclude_defaults=True),
     )
 

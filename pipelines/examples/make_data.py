@@ -5,10 +5,12 @@ Run as `python -m switchyard.pipelines.examples.make_data`; the files are part o
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_digits
 
 HERE = Path(__file__).parent
@@ -38,6 +40,17 @@ def digits() -> pd.DataFrame:
     return pd.DataFrame({"image": list(data.data.astype(np.float32)), "digit": data.target.astype(np.int64)})
 
 
+def photos() -> pd.DataFrame:
+    """Returns the digits as encoded images: `photo`, a grey PNG of 8 x 8 pixels, and `digit`, 0 to 9."""
+    data = load_digits()
+    files = []
+    for image in data.images:
+        file = io.BytesIO()
+        Image.fromarray((image * 255 / 16).round().astype(np.uint8)).save(file, "PNG")
+        files.append(file.getvalue())
+    return pd.DataFrame({"photo": files, "digit": data.target.astype(np.int64)})
+
+
 def reviews(rows: int = 2000, seed: int = 42) -> pd.DataFrame:
     """Returns invented reviews: `review`, of two to four opinions, some negated, and `positive`, yes or no, of the majority.
 
@@ -63,6 +76,7 @@ def main() -> None:
     """Writes the files."""
     reviews().to_csv(HERE / "reviews" / "data.csv", index=False)
     breast_cancer().to_csv(HERE / "breast_cancer" / "data.csv", index=False)
+    photos().to_parquet(HERE / "photos" / "data.parquet", index=False)
     digits().to_parquet(HERE / "digits" / "data.parquet", index=False)
 
 

@@ -86,7 +86,12 @@ def test_csv_options_are_refused_without_a_csv(tmp_path):
         ("data.csv={decimal: ',', thousands: ','}", "decimal and thousands are both ','"),
         ("data.csv.encoding=latin-77", "'latin-77' is not a text encoding"),
         ("data.csv.encoding=base64", "'base64' is not a text encoding"),
-        ("data.columns={x: {type: date}}", "data.columns.x.type: must be 'number' or 'text'"),
+        ("data.columns={x: {type: date}}", "data.columns.x.type: must be 'number', 'text' or 'image'"),
+        ("data.columns={x: {type: image}}", "data.columns.x: an image needs a size: [height, width] in pixels"),
+        ("data.columns={x: {type: text, size: [8, 8]}}", "size and channels describe images, and the type is text"),
+        ("data.columns={x: {type: image, size: [8]}}", "data.columns.x.size"),
+        ("data.columns={x: {type: image, size: [0, 8]}}", "data.columns.x.size.0"),
+        ("data.columns={y: {type: image, size: [8, 8]}}", "data.columns: 'y' is declared as images and is the label"),
         ("data.columns={x: number}", "data.columns.x"),
     ],
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from switchyard.components.ingest.images import image_files
 from switchyard.components.ingest.layout import fixed_part
 from switchyard.components.ingest.sources import find_files, is_local
 from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.stage_settings import input_spec
 
 
 def local_inputs(config: PipelineConfig) -> list[tuple[str, Path, list[Path]]]:
@@ -25,10 +27,14 @@ def local_inputs(config: PipelineConfig) -> list[tuple[str, Path, list[Path]]]:
     resources = (config.kubeflow.defaults, config.kubeflow.stages.get("ingest"))
     mounted = tuple(v.path.rstrip("/") + "/" for s in resources if s for v in s.volumes)
     return [
-        (f"{key}: {pattern}", _folder(pattern), [Path(f) for f in find_files([pattern], key)])
+        (f"{key}: {pattern}", _folder(pattern), [Path(f) for f in _with_images(config, find_files([pattern], key))])
         for key, pattern in named
         if is_local(pattern) and not pattern.startswith(mounted or ("\0",))
     ]
+
+
+def _with_images(config: PipelineConfig, files: list[str]) -> list[str]:
+    return [*files, *image_files(input_spec(config), files)]
 
 
 def _folder(pattern: str) -> Path:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.ingest.images import data_fingerprint
 from switchyard.components.ingest.sources import find_files, fingerprint
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import aliases
@@ -94,8 +95,7 @@ def match(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRu
         return None
     if last.settings != settings or not all(os.path.exists(uri) for keys in last.outputs.values() for uri in keys.values()):
         return None
-    files = [f for group in input_spec(config).files().values() for f in group]
-    if last.data != fingerprint(files):
+    if last.data != data_fingerprint(input_spec(config)):
         return None
     try:
         outside = _outside(config, workspace)

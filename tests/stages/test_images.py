@@ -1,0 +1,216 @@
+"""Columns of images: paths, base64 and bytes are one image; what is none is a bad row, in training and in serving alike."""
+
+import base64
+import io
+import json
+import os
+import struct
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from switchyard.components.bundle.model import BundleInfo
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.images import data_fingerprint, image_files, with_images
+from switchyard.components.ingest.readers import READERS
+from switchyard.components.ingest.scan import InputSpec, read_batches, scan
+from switchyard.components.serving import invocations
+from switchyard.components.serving.bounds import Bounds, InputError
+from switchyard.components.serving.inputs import columns_of
+from switchyard.components.transform.preprocessing import preprocessing_fn
+from switchyard.components.values.conversion import fit_rows
+from switchyard.components.values.images import pixels
+from switchyard.components.values.raw_features import RawFeature
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
+
+SHAPE = (8, 6, 3)
+FEATURE = RawFeature("photo", "string", 1, meaning="text", missing=[""], is_bytes=True, image=SHAPE)
+INFO = BundleInfo("pytorch", "pytorch", "binary", "y", [0, 1], [FEATURE])
+
+
+def encoded(kind="PNG", mode="RGB", size=(24, 32), seed=0):
+    values = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).convert(mode).save(file, kind)
+    return file.getvalue()
+
+
+PNG, JPEG, OTHER = encoded(), encoded("JPEG"), encoded(seed=1)
+
+
+def bomb(width=100_000, height=100_000):
+    """A PNG with the header of a large image of one colour."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def b64(value):
+    return base64.b64encode(value).decode()
+
+
+def spec(path, **settings):
+    given = {"max_bad_rows": 0, "images": {"photo": SHAPE}, "columns": {"photo": "text"}, **settings}
+    return InputSpec(
+        path=[str(path)], weights={"train": 1, "eval": 1}, format="auto", exclude=[], label="y", task="binary", **given
+    )
+
+
+def images_in(path, **settings):
+    bad = BadRows(2**31)
+    batches = read_batches(spec(path, **settings), str(path), bad)
+    return [v for batch in batches for v in batch.column("photo").to_pylist()], [s["reason"] for s in bad.samples]
+
+
+def csv(folder, values):
+    pd.DataFrame({"photo": values, "y": [i % 2 for i in range(len(values))]}).to_csv(folder / "rows.csv", index=False)
+    return folder / "rows.csv"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "a.png").write_bytes(PNG)
+    (folder / "images" / "b.jpg").write_bytes(JPEG)
+    (tmp_path / "secret.png").write_bytes(OTHER)
+    return folder
+
+
+def test_paths_base64_and_bytes_are_the_same_images_in_every_format(photos):
+    rows = pd.DataFrame({"photo": [PNG, JPEG], "y": [0, 1]})
+    rows.to_parquet(photos / "bytes.parquet")
+    rows.assign(photo=["images/a.png", "images/b.jpg"]).to_parquet(photos / "paths.parquet")
+    rows.assign(photo=["images/a.png", b64(JPEG)]).to_csv(photos / "both.csv", index=False)
+    lines = [{"photo": {"b64": b64(PNG)}, "y": 0}, {"photo": {"b64": b64(JPEG)}, "y": 1}]
+    (photos / "bytes.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    lines = [{"photo": "images/a.png", "y": 0}, {"photo": "./images/../images/b.jpg", "y": 1}]
+    (photos / "paths.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for name in ("bytes.parquet", "paths.parquet", "both.csv", "bytes.jsonl", "paths.jsonl"):
+        assert images_in(photos / name) == ([PNG, JPEG], []), name
+
+
+BAD = {
+    "has no image": None,
+    "must hold paths of files in the folder of the data": "images/none.png",
+    "must hold paths in the folder of the data": "../secret.png",
+    "must hold JPEG or PNG images, their paths or their base64": "not an image",
+    "must hold JPEG or PNG images": b64(b"GIF89a not ours"),
+    "must hold complete images": b64(PNG[: len(PNG) // 2]),
+    "must hold images of at most 25,000,000 pixels": b64(bomb()),
+}
+
+
+@pytest.mark.parametrize(("reason", "value"), BAD.items(), ids=list(BAD))
+def test_what_is_no_image_is_a_bad_row_with_the_reason(reason, value, photos):
+    path = csv(photos, ["images/a.png", value])
+    assert images_in(path) == ([PNG], [f"row 1: column 'photo' {reason}"])
+    with pytest.raises(UserError, match=r"1 bad row, data\.max_bad_rows allows 0"):
+        scan(spec(path), BadRows(0))
+
+
+def test_no_path_leads_out_of_the_folder_of_the_data(photos):
+    (photos / "link.png").symlink_to(photos.parent / "secret.png")
+    (photos / "up").symlink_to(photos.parent)
+    os.mkfifo(photos / "pipe.png")
+    absolute = str(photos.parent / "secret.png")
+    values = ["link.png", "up/secret.png", absolute, "images/../../secret.png", "pipe.png", "/dev/zero.x"]
+    found, reasons = images_in(csv(photos, values))
+    assert found == []
+    assert len(reasons) == len(values)
+    assert image_files(spec(photos / "rows.csv"), [str(photos / "rows.csv")]) == []
+
+
+def test_a_path_in_an_object_store_does_not_leave_its_folder():
+    from switchyard.components.ingest.images import _place
+
+    assert _place("gs://b/data/rows.csv", "images/a.png") == "gs://b/data/images/a.png"
+    for path in ("../a.png", "images/../../a.png", "/a.png", "s3://other/a.png"):
+        assert _place("gs://b/data/rows.csv", path) == ""
+
+
+def test_a_peek_reads_headers_only(photos):
+    path = csv(photos, ["images/a.png", b64(PNG[: len(PNG) // 2])])
+    bad = BadRows(0)
+    scan(spec(path), bad, peek=True)
+    assert bad.count == 0
+
+
+def test_a_changed_image_changes_the_datas_fingerprint(photos):
+    path = csv(photos, ["images/a.png", "images/b.jpg", "images/none.png"])
+    before = data_fingerprint(spec(path))
+    assert data_fingerprint(spec(path)) == before
+    (photos / "images" / "a.png").write_bytes(OTHER)
+    assert data_fingerprint(spec(path)) != before
+
+
+def test_pixels_are_those_of_tensorflows_decoder_resized():
+    values = tf.constant([PNG, JPEG, b""])
+    found = pixels(values, SHAPE).numpy()
+    expected = tf.image.resize(tf.io.decode_png(PNG, channels=3), SHAPE[:2], antialias=True).numpy() / 255
+    np.testing.assert_array_equal(found[0], expected)
+    assert found.dtype == np.float32
+    assert found.shape == (3, *SHAPE)
+    assert 0 <= found.min() < found.max() <= 1
+    assert not found[2].any()
+    grey = pixels(tf.constant([encoded(mode="L"), encoded("JPEG", "L"), PNG]), (24, 32, 1)).numpy()
+    np.testing.assert_allclose(grey[0, ..., 0] * 255, np.asarray(Image.open(io.BytesIO(encoded(mode="L")))), atol=1e-3)
+
+
+def test_preprocessing_gets_pixels_by_the_columns_key():
+    given = {"photo": tf.constant([[PNG], [JPEG]]), "y": tf.constant([[0], [1]], tf.int64)}
+    facts = {"label": "y", "labels": ["y"], "classes": [0, 1], "unusable": [], "code": None, "images": {"photo": SHAPE}}
+    found = preprocessing_fn(given, facts)
+    np.testing.assert_array_equal(found["photo"], pixels(tf.constant([PNG, JPEG]), SHAPE))
+
+
+def asked(*values):
+    body = json.dumps({"instances": [{"photo": v} for v in values]}).encode()
+    return columns_of(INFO, invocations.decode(body, "application/json", INFO))[0]["photo"].ravel().tolist()
+
+
+def test_a_server_accepts_base64_and_refuses_what_is_no_image():
+    assert asked({"b64": b64(PNG)}, b64(JPEG)) == [PNG, JPEG]
+    for value, reason in (
+        ({"b64": b64(PNG[:40])}, r"column 'photo' must hold complete images \(row 1\), received"),
+        ({"b64": b64(bomb())}, r"column 'photo' must hold images of at most 25,000,000 pixels \(row 1\)"),
+        ({"b64": b64(b"images/a.png")}, r"column 'photo' must hold JPEG or PNG images \(row 1\)"),
+        (None, r"column 'photo' must not be missing \(row 1\)"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            asked(b64(PNG), value)
+
+
+def test_the_pixels_of_a_request_are_bounded():
+    Bounds().check_pixels(200, 224 * 224 * 3)
+    with pytest.raises(InputError, match="at most 445 rows are allowed") as refused:
+        Bounds().check_pixels(500, 224 * 224 * 3)
+    assert refused.value.status == 413
+
+
+def test_a_file_of_rows_keeps_the_good_images_and_lists_the_others(photos):
+    path = csv(photos, ["images/a.png", "images/none.png", None, b64(PNG[:40]), "images/b.jpg"])
+    [batch] = READERS["csv"](str(path), BadRows(0), None)
+    found = fit_rows(with_images(batch, ["photo"], str(path)), [FEATURE])
+    assert found.columns["photo"].ravel().tolist() == [PNG, JPEG]
+    assert found.misfits == {
+        1: "column 'photo' must hold JPEG or PNG images, received 'images/none.png'",
+        2: "column 'photo' is missing",
+        3: "column 'photo' must hold complete images, received '40 bytes'",
+    }
+
+
+def test_images_travel_with_the_data_to_a_cluster(photos):
+    path = csv(photos, ["images/a.png", "images/b.jpg"])
+    document = {"name": "x", "data": {"path": str(path), "columns": {"photo": {"type": "image", "size": [8, 6]}}}, "label": "y"}
+    [(_, folder, files)] = local_inputs(load_config(None, document=document))
+    assert sorted(str(f.relative_to(folder)) for f in files) == ["images/a.png", "images/b.jpg", "rows.csv"]
