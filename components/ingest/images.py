@@ -90,7 +90,7 @@ def image_files(spec: InputSpec, files: Iterable[str]) -> list[str]:
     """Returns the files that columns of images name, sorted; those that do not exist or may not be read are left out."""
     if not spec.images:
         return []
-    found = set()
+    found: set[str] = set()
     for file in files:
         read = reader(format_of(file, spec.format), CsvOptions.of(spec.csv))
         with closing(read(file, BadRows(_NO_LIMIT), spec.missing_values)) as batches:
