@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from switchyard.components.data.class_order import ordered, usual_positive
@@ -68,7 +68,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
         verdict = check_label_values(Path(checks.schema_path), config.label_name, found.label_counts, checks.on_anomaly)
         if not verdict.passed:
             raise DataGateError(verdict.message())
-    check_task(config, found.task)
+    check_task(config, found.task, None if found.rows >= PEEK_ROWS else found.targets)
     _check_class_weights(config, found)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
@@ -94,13 +94,21 @@ def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str |
     return None if is_certain and kept == rarer else kept
 
 
-def check_task(config: PipelineConfig, task: str) -> None:
-    """Checks metrics, losses and the functions of model files against the task, without reading data.
+def check_task(config: PipelineConfig, task: str, targets: Sequence[str] | None = None) -> None:
+    """Checks metrics, losses and the functions of model files against the task.
+
+    Args:
+        config: the loaded config.
+        task: name of a task.
+        targets: see `DatasetSummary.targets`; None if listed classes are not known yet. Then the evaluation checks them.
 
     Raises:
         UserError: the task has no such metric or loss, or two settings exclude each other.
     """
-    check_settings(config.evaluation, task, config.targets)
+    if targets is None:
+        named = [name.partition("/")[2] for name in config.evaluation.thresholds if "/" in name]
+        targets = named if config.lists_classes else config.targets
+    check_settings(config.evaluation, task, targets)
     _check_hooks(config)
     _check_losses(config, task)
     _check_monitored(config, task)

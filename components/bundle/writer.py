@@ -26,6 +26,7 @@ from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tasks import TASKS
 from switchyard.components.tracking.manifest import FORMAT, write_manifest
+from switchyard.components.user_code.dependencies import canonical, requirements
 from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
 from switchyard.components.values.raw_features import RawFeature, raw_feature
 from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
@@ -100,7 +101,7 @@ def save_bundle(
         # A URI: in a path MLflow would decode percent escapes.
         "artifacts": {"bundle": work.absolute().as_uri()},
         "signature": signature(info),
-        "pip_requirements": _requirements(info.framework),
+        "pip_requirements": _requirements(info.framework, requirements([work / CODE, work / TOKENIZER])),
     }
     try:
         mlflow.pyfunc.save_model(**settings, input_example=_plain(rows.head(EXAMPLE_ROWS), info))
@@ -188,7 +189,10 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
     return names
 
 
-def _requirements(framework: str) -> list[str]:
+def _requirements(framework: str, of_code: Mapping[str, str]) -> list[str]:
+    """Returns MLflow's `pip_requirements`: what loads a bundle, and what the user's code in it imports, name -> version."""
     own = {"pytorch": ["torch"], "lightgbm": ["lightgbm"]}.get(framework, [])
     packages = ["mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *own]
-    return [f"{p}=={metadata.version(p)}" for p in packages]
+    listed = set(map(canonical, packages))
+    own_code = [f"{p}=={version}" for p, version in of_code.items() if canonical(p) not in listed]
+    return [*(f"{p}=={metadata.version(p)}" for p in packages), *own_code]

@@ -28,7 +28,7 @@ class DatasetSummary:
         bad_rows: number of dropped rows.
         bad_row_samples: a few of them: file, reason, row.
         empty_columns: columns without any value; they are not written.
-        label: name of the label column; of several, their names joined by commas.
+        label: name of the label column, which may list the targets; of several, their names joined by commas.
         task: name of a task.
         classes: label values in the order of their class index (the positive class of a binary task is the last,
             others are sorted), empty for a regression.
@@ -42,6 +42,7 @@ class DatasetSummary:
         missing_values: `data.missing_values`.
         counts: timestamp column -> smallest and largest count of its unit.
         bytes_columns: text columns with a value that is not UTF-8.
+        label_separator: separator of class names in a label column that lists them as text.
         sample_weight: column with the weights of the rows, which is no feature; empty if all weigh the same.
         images: column of images -> (height, width, channels); these are `bytes_columns`, too.
         source: patterns that matched the files, as in the config; empty when an older Switchyard wrote the file.
@@ -74,6 +75,7 @@ class DatasetSummary:
     group: str | None = None
     sample_weight: str = ""
     images: dict[str, list[int]] = field(default_factory=dict)
+    label_separator: str = ""
 
     @property
     def labels(self) -> list[str]:

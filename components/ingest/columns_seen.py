@@ -36,12 +36,15 @@ if TYPE_CHECKING:
 
 
 class ColumnsSeen:
-    """Types, counts of present values, label values and warnings of all columns."""
+    """Types, counts of present values, label values and warnings of all columns; `listed`: classes that a label column lists."""
 
     def __init__(self, spec: InputSpec, *, peek: bool) -> None:
         self.types: dict[str, ColumnType] = {}
         self.present: dict[str, int] = {}
-        self.labels = {n: LabelValues(n, is_text=spec.columns.get(n) == TEXT) for n in spec.labels}
+        names = [] if spec.lists_classes else spec.labels
+        ranged = spec.group is not None
+        self.labels = {n: LabelValues(n, is_text=spec.columns.get(n) == TEXT, ranged=ranged) for n in names}
+        self.listed: set[str] = set()
         self.rows = self.keyless = 0
         self._spec = spec
         self._csv = CsvOptions.of(spec.csv)
@@ -59,6 +62,9 @@ class ColumnsSeen:
             self.keyless += missing_keys(batch.column(spec.split_key), spec.missing_values or ())
         for field_, column in zip(batch.schema, batch.columns, strict=True):
             if field_.name in spec.exclude:  # a split key that is excluded as a feature
+                continue
+            if field_.name == spec.label and spec.lists_classes:
+                self.listed.update(pc.unique(column.flatten()).to_pylist())
                 continue
             declared = spec.columns.get(field_.name)
             # `plain_numbers` has already normalized columns declared as numbers.

@@ -107,6 +107,8 @@ class DataConfig(Section):
         max_bad_rows: ragged, undecodable or unlabelled rows to drop before the run fails.
         missing_values: texts that mean "missing" in every column, format and request, in addition to the empty text and, in
             columns that are not text, the usual words (`NA`, `NaN`, `null`, ...).
+        label_separator: of a `multilabel` column that lists the classes of each row as text, the characters between two, for
+            example `|`. Without it such texts are JSON lists.
         max_float32_loss: largest share of distinct values in a column of fractions that may collapse when stored as float32;
             above it the run fails. Whole numbers are kept as integers instead.
         csv: CSV dialect.
@@ -120,9 +122,17 @@ class DataConfig(Section):
     split_key: str | None = None
     max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
+    label_separator: str | None = None
     max_float32_loss: Annotated[Number, Field(ge=0, le=1)] = 0.5
     csv: CsvConfig = CsvConfig()
     columns: dict[str, ColumnConfig] = Field(default_factory=dict)
+
+    @field_validator("label_separator")
+    @classmethod
+    def _not_empty(cls, separator: str | None) -> str | None:
+        if separator == "":
+            raise ValueError('is empty; quote it in YAML: "|"')
+        return separator
 
     @property
     def split_paths(self) -> dict[str, tuple[str, ...]] | None:

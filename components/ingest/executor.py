@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Executor(base_executor.BaseExecutor):
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         bad = BadRows(spec.max_bad_rows)
         found = scan(spec, bad)
+        spec = replace(spec, targets=found.targets)  # listed classes are known from here on
         splits = list(spec.split_paths or spec.weights)
         typed = TypedColumns(found.types, spec.missing_values or (), (*spec.labels, *spec.images))
         written = _write(spec, found, typed, examples.uri, splits)
@@ -95,6 +96,7 @@ class Executor(base_executor.BaseExecutor):
             images={name: list(shape) for name, shape in spec.images.items()},
             source=spec.patterns,
             targets=list(spec.targets),
+            label_separator=spec.label_separator,
             group=spec.group,
             sample_weight=spec.sample_weight or "",
         ).save(examples.uri)

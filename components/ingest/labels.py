@@ -41,18 +41,20 @@ class LabelValues:
     Args:
         name: name of the label column.
         is_text: True when the config declares the label as text.
+        ranged: whether to find the range.
 
     Attributes:
         overflow: True when there are more distinct values than `MAX_CLASSES`.
-        range: smallest and largest value over all rows, as far as they are numbers; None without any.
+        range: smallest and largest value over all rows, as far as they are numbers; None without any, or if not `ranged`.
         spaced: number of rows whose text has surrounding spaces, which are no part of the class.
     """
 
-    def __init__(self, name: str, *, is_text: bool = False) -> None:
+    def __init__(self, name: str, *, is_text: bool = False, ranged: bool = False) -> None:
         self.name = name
         self.overflow = False
         self.spaced = 0
         self.range: tuple[float, float] | None = None
+        self._ranged = ranged
         self._counts: Counter[tuple[bool, type, Any]] = Counter()
         self._has_texts = is_text
         self._has_dates = self._has_padded = False
@@ -65,7 +67,8 @@ class LabelValues:
             self.spaced += pc.sum(pc.not_equal(one_a_row(column).cast(pa.string()), plain)).as_py() or 0
         elif pa.types.is_temporal(plain.type):
             self._has_dates = True
-        self._widen(plain)
+        if self._ranged:
+            self._widen(plain)
         if not self.overflow:
             counted = pc.value_counts(plain.drop_null())
             for value, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow as pa
 from switchyard.components.data import class_order
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.class_lists import check_classes, class_lists, expanded, lists_classes
 from switchyard.components.ingest.column_types import EMPTY, FLOAT, INTEGER, STRING, ColumnType
 from switchyard.components.ingest.columns_seen import ColumnsSeen
 from switchyard.components.ingest.csv_options import CsvOptions
@@ -58,6 +59,7 @@ class InputSpec:
         group: see `DatasetSummary.group`; also the `split_key`.
         sample_weight: column with the weights of the rows.
         images: column of images -> (height, width, channels); `columns` declares it as text.
+        label_separator: separator of class names in a label column that lists them as text.
     """
 
     path: Sequence[str]
@@ -78,11 +80,17 @@ class InputSpec:
     group: str | None = None
     sample_weight: str | None = None
     images: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    label_separator: str = ""
 
     @property
     def labels(self) -> list[str]:
-        """The label columns."""
-        return list(self.targets) if self.task in TASKS and TASKS[self.task].has_labels else [self.label]
+        """The label columns; those of listed classes are known after a scan, see `with_classes`."""
+        return list(self.targets) if self.targets and self.task in TASKS and TASKS[self.task].has_labels else [self.label]
+
+    @property
+    def lists_classes(self) -> bool:
+        """Whether the label column lists the classes of each row."""
+        return self.task in TASKS and lists_classes(self.task, self.label, self.targets)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -128,6 +136,7 @@ class Scan:
         positive_by: reason why the last class of a binary task is the positive one.
         missing_keys: rows without a value of the `split_key`.
         notes: warnings about columns and values.
+        targets: see `DatasetSummary.targets`; for a peek, possibly only the classes listed in the first rows.
     """
 
     task: str
@@ -139,6 +148,7 @@ class Scan:
     positive_by: str = ""
     missing_keys: int = 0
     notes: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
 
 
 def read_batches(
@@ -167,7 +177,8 @@ def read_batches(
     """
     kind, options, missing = format_of(file, spec.format), CsvOptions.of(spec.csv), spec.missing_values or ()
     declared = {n for n, declaration in spec.columns.items() if declaration == NUMBER}
-    label_words = {n: () if spec.columns.get(n) == TEXT else (*MISSING_LABELS, *missing) for n in spec.labels}
+    read_labels = [spec.label] if spec.lists_classes else spec.labels
+    label_words = {n: () if spec.columns.get(n) == TEXT else (*MISSING_LABELS, *missing) for n in read_labels}
     folders = folder_columns(file, spec.patterns)
     left_out: list[str] | None = None
     here: set[str] = set()
@@ -180,10 +191,10 @@ def read_batches(
             if names is not None:
                 names.update(here)
             if left_out is None:
-                left_out = added_columns(whole, file, (*spec.exclude, *spec.columns, *spec.labels, spec.split_key))
+                left_out = added_columns(whole, file, (*spec.exclude, *spec.columns, *read_labels, spec.split_key))
                 if added is not None:
                     added.update(left_out)
-            for label in spec.labels:
+            for label in read_labels:
                 if label not in whole.schema.names:
                     raise _no_column("label", file, label, whole.schema.names)
                 check_values(whole.column(label), "label", label, file, first, text=True)
@@ -196,12 +207,37 @@ def read_batches(
             batch = fitting(batch, spec.columns, missing, file, first, bad)
             batch = checked_images(batch, spec.images, file, first, bad, decode=decode)
             first += whole.num_rows
-            for label, words in label_words.items():
-                batch = labelled(batch, label, words, file, bad)
+            batch = _labelled(batch, label_words, spec, file, bad)
             if batch.num_rows:
                 yield with_key(batch, spec.split_key) if spec.split_key else batch
     if spec.split_key and here and spec.split_key not in here:
         raise _no_column("group" if spec.group else "data.split_key", file, spec.split_key, here)
+
+
+def _labelled(
+    batch: pa.RecordBatch, missing: Mapping[str, Sequence[str]], spec: InputSpec, file: str, bad: BadRows
+) -> pa.RecordBatch:
+    """Returns the rows with a label; listed classes as columns of 0 and 1 if all classes are known, else as lists.
+
+    Args:
+        batch: rows of one file.
+        missing: label column -> texts that mean that a row has no label.
+        spec: input specification.
+        file: name of the file.
+        bad: collects the other rows.
+    """
+    for label, words in missing.items():
+        read: Callable[..., pa.RecordBatch] = partial(class_lists, separator=spec.label_separator) if spec.lists_classes else labelled
+        batch = read(batch, label, words=words, file=file, bad=bad)
+    if not (spec.lists_classes and spec.targets):
+        return batch
+    found, others = expanded(batch, spec.label, spec.targets)
+    if others:
+        raise UserError(
+            f"label: {file}: {in_a_line(others[:5])} of {spec.label!r} was no class before: the file changed during the run. "
+            "Run again."
+        )
+    return found
 
 
 def _no_column(key: str, file: str, name: str, names: Collection[str]) -> UserError:
@@ -243,6 +279,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
             f"if it is data, or exclude it: data.exclude: [{ambiguous[0]!r}]."
         )
     found = Scan("", [], types, {n: rows - c for n, c in seen.present.items()}, rows, missing_keys=seen.keyless)
+    found.targets = list(spec.targets)
     if not peek or bad.count > bad.limit:
         bad.check()
     if not rows:
@@ -253,9 +290,15 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     _check_names(spec, names, files)
     found.notes += seen.check()
     _check_weight(spec, found, peek)
-    check = _check_types if len(spec.labels) == 1 else _check_labels
-    found = check(spec, found, seen.labels, peek)
-    if all(t.kind == EMPTY for n, t in found.types.items() if n not in (*spec.labels, spec.sample_weight)) and not peek:
+    if spec.lists_classes:
+        found = _check_listed(spec, found, sorted(seen.listed), peek)
+    else:
+        check = _check_types if len(spec.labels) == 1 else _check_labels
+        found = check(spec, found, seen.labels, peek)
+    if (
+        all(t.kind == EMPTY for n, t in found.types.items() if n not in (*spec.labels, *found.targets, spec.sample_weight))
+        and not peek
+    ):
         raise UserError(f"data: no usable feature besides the label {spec.label!r}. Columns: {in_a_line(found.types)}.")
     if not peek:
         found.types, notes = settled(found.types, seen.precision.losses(found.types), spec.labels, spec.max_float32_loss)
@@ -322,6 +365,15 @@ def _check_weight(spec: InputSpec, found: Scan, peek: bool) -> None:
         raise UserError(
             f"trainer.sample_weight: {name!r} holds {what}, a weight is a number; name another column, or remove the key"
         )
+
+
+def _check_listed(spec: InputSpec, found: Scan, classes: list[str], peek: bool) -> Scan:
+    """Checks the classes of a label column that lists them; each becomes a column of 0 and 1."""
+    found.task, found.targets = spec.task, classes
+    if not peek or found.rows < PEEK_ROWS:
+        check_classes(spec.label, classes, list(found.types))
+    found.types |= {name: ColumnType(INTEGER) for name in classes}
+    return found
 
 
 def _check_labels(spec: InputSpec, found: Scan, labels: Mapping[str, LabelValues], peek: bool) -> Scan:

@@ -36,7 +36,7 @@ def check_names(info: BundleInfo, names: Collection[str]) -> None:
     known = {f.name for f in info.features}
     for name in names:
         if name not in known and not may_be_added(name):
-            extra = " It is the label, which the model predicts." if name in info.labels else _alike(name, known)
+            extra = " It is the label, which the model predicts." if name in (info.label, *info.labels) else _alike(name, known)
             extra = " It holds the weights of training rows, which are no input." if name == info.sample_weight else extra
             raise InputError(f"column {shortened(name)} is unknown.{extra} Columns: {_names(info)}.")
     missing = [f.name for f in info.features if f.width is not None and f.name not in names]

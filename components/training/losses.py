@@ -76,12 +76,19 @@ def named_loss(
     """
     name = name or LOSSES[task][0]
     if name not in LOSSES[task]:
-        raise UserError(
-            f"trainer.loss: {name!r} is not a loss of a {task} task; allowed: {', '.join(LOSSES[task])}, or 'losses.py:my_loss'."
-            f"{did_you_mean(name, LOSSES[task])}"
-        )
+        raise UserError(unknown_loss(name, task))
     of_targets = {"quantiles": [float(t) for t in targets]} if name == "pinball" and targets else {}
     return Loss(name, {**PARAMETERS.get(name, {}), **(parameters or {}), **of_targets})
+
+
+def unknown_loss(name: str, task: str) -> str:
+    """Returns the message about a name that is no loss of the task, or, for `auto`, of any task."""
+    allowed = LOSSES.get(task) or list(dict.fromkeys(n for names in LOSSES.values() for n in names))
+    of_task = f" of a {task} task" if task in LOSSES else ""
+    return (
+        f"trainer.loss: {name!r} is not a loss{of_task}; allowed: {', '.join(allowed)}, or 'losses.py:my_loss'."
+        f"{did_you_mean(name, allowed)}"
+    )
 
 
 def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:

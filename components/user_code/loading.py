@@ -103,7 +103,7 @@ def imported_files(path: Path, key: str) -> set[Path]:
         if file in done:
             continue
         done.add(file)
-        for name in _imports(_parse(file, key)):
+        for name in imported_names(_parse(file, key)):
             base = root.joinpath(*name.split("."))
             todo += [c for c in (base.with_suffix(".py"), base / "__init__.py") if c.is_file()]
     return done
@@ -137,7 +137,8 @@ def _parse(file: Path, key: str) -> ast.Module:
         raise UserError(f"{key}: {file}, line {line}: not valid Python: {getattr(error, 'msg', error)}") from None
 
 
-def _imports(tree: ast.Module) -> set[str]:
+def imported_names(tree: ast.Module) -> set[str]:
+    """Returns the dotted names that a syntax tree imports, at any place; of `from a import b` both `a` and `a.b`."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

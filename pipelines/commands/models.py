@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from switchyard.components.bundle.model import BundleInfo
+    from switchyard.components.data.summary import DatasetSummary
 
 
 _why = click.option("--why", required=True, metavar="TEXT", help="Reason; recorded in the registry.")
@@ -269,8 +270,8 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sam
             bundle = load_bundle(opened.folder, opened.digest)
             info = bundle.info
             # The positive class may differ: scores are reordered to the first version's classes.
-            group = DatasetSummary.load(str(training_data(opened.folder))).group
-            targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)), info.targets, group)
+            summary = DatasetSummary.load(str(training_data(opened.folder)))
+            targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)), info.targets, summary.group)
             classes = classes or info.classes
             if len(set(map(repr, targets.values()))) > 1:
                 listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, *_) in targets.items())
@@ -281,7 +282,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sam
             numbers = {f.name for f in info.features if f.dtype != "string"}
             weight = info.sample_weight if sample_weight is None else sample_weight
             frame = _read_rows(data, opened.folder, numbers | {*info.labels, weight})
-            frame = _labelled(frame, info, group, data)
+            frame = _labelled(frame, info, summary, data)
             if sample_weight:
                 _check_choice(sample_weight, frame, info, data)
             if weight and weight in frame:
@@ -296,7 +297,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sam
                 scores[version.version] = reordered(bundle.scores(frame), info, classes)
             except UserError as error:
                 raise UserError(f"{data}: {error}") from None
-    labels = _encoded(frame, info, classes, group, data)
+    labels = _encoded(frame, info, classes, summary.group, data)
     if TASKS[info.task].has_probabilities:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
     weighted_by = next(iter(weighed), "")
@@ -318,9 +319,29 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sam
     return OnSameRows(len(labels), PRIMARY[info.task], existing, better, weighted_by)
 
 
-def _labelled(frame: pd.DataFrame, info: BundleInfo, group: str | None, data: Path) -> pd.DataFrame:
+def _with_listed(known: pd.DataFrame, info: BundleInfo, separator: str, data: Path) -> pd.DataFrame:
+    """Returns the rows with a column of 0 and 1 for each class that the label column lists."""
+    import pyarrow as pa
+
+    from switchyard.components.ingest.bad_rows import BadRows
+    from switchyard.components.ingest.class_lists import class_lists, expanded
+
+    bad = BadRows(0)
+    column = pa.RecordBatch.from_arrays([pa.array(known[info.label].tolist())], names=[info.label])
+    ones, others = expanded(class_lists(column, info.label, separator, (), str(data), bad), info.label, info.targets)
+    if bad.count:
+        raise UserError(f"--data: {bad.first(1).strip()}; correct it")
+    if others:
+        raise UserError(f"{data}: {info.label} holds {in_a_line(others[:5])}; the models' classes are {in_a_line(info.targets)}.")
+    return known.assign(**{n: c.to_numpy() for n, c in zip(ones.schema.names, ones.columns, strict=True)})
+
+
+def _labelled(frame: pd.DataFrame, info: BundleInfo, summary: DatasetSummary, data: Path) -> pd.DataFrame:
     """Returns the rows with every label, and with the group of a ranking."""
-    needed = [*info.labels, *([group] if group else [])]
+    from switchyard.components.ingest.class_lists import lists_classes
+
+    group, lists = summary.group, lists_classes(info.task, info.label, info.targets)
+    needed = [*([info.label] if lists else info.labels), *([group] if group else [])]
     for label in needed:
         if label not in frame:
             what = "group" if label == group else "label"
@@ -328,7 +349,7 @@ def _labelled(frame: pd.DataFrame, info: BundleInfo, group: str | None, data: Pa
     known = frame[frame[needed].notna().all(axis=1)]
     if known.empty:
         raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
-    return known
+    return _with_listed(known, info, summary.label_separator, data) if lists else known
 
 
 def _check_choice(weight: str, frame: pd.DataFrame, info: BundleInfo, data: Path) -> None:

@@ -6,6 +6,7 @@ Unknown keys are refused. Relative paths are relative to the YAML's folder and a
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Annotated, Literal
 
 import yaml
@@ -16,11 +17,12 @@ from switchyard.components.data_gate.config import ValidationConfig
 from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.infra_validation.config import InfraValidationConfig
 from switchyard.components.ingest.config import DataConfig
-from switchyard.components.tasks import BINARY, DEFAULT_QUANTILES, QUANTILE, TASKS
+from switchyard.components.tasks import BINARY, DEFAULT_QUANTILES, MULTILABEL, QUANTILE, TASKS
 from switchyard.components.text.addresses import has_host
 from switchyard.components.text.redaction import mask
-from switchyard.components.training.config import TrainerConfig
-from switchyard.components.training.names import MODEL_PARAMETER, NETWORKS, TREES
+from switchyard.components.training.config import TrainerConfig, is_code
+from switchyard.components.training.losses import unknown_loss
+from switchyard.components.training.names import LOSSES, MODEL_PARAMETER, NETWORKS, TREES
 from switchyard.components.transform.config import TokenizerConfig
 from switchyard.components.tuning.config import TuneConfig
 from switchyard.pipelines.config.beam import BeamConfig
@@ -108,9 +110,10 @@ class PipelineConfig(Section):
             letter. Without a YAML it is derived from the data: `rides.csv` is `rides`, `churn/*.csv` is `churn`,
             `fraud/part-*.csv` is `fraud_part`, `churn/data/train.csv` is `churn_data_train`.
         data: the examples.
-        label: column to predict; of `multioutput` and `multilabel` a list of at least two.
+        label: column to predict; of `multioutput` and `multilabel` a list of at least two. Of `multilabel` also one column that
+            lists the classes of each row.
         task: `auto` infers binary, multiclass or regression from the first 20,000 labels. Set
-            here only are `quantile`, `multioutput` (several quantities), `multilabel` (several columns of 0 and 1) and
+            here only are `quantile`, `multioutput` (several quantities), `multilabel` (several classes per row) and
             `ranking` (relevance, from 0 to 31).
         group: of a `ranking`, the column whose values are the queries: rows are ranked among those of their query, and a query
             is in one split. It is no feature.
@@ -156,15 +159,23 @@ class PipelineConfig(Section):
         return (self.label,) if isinstance(self.label, str) else self.label
 
     @property
+    def lists_classes(self) -> bool:
+        """Whether the label is one column that lists the classes of each row."""
+        return self.task == MULTILABEL and isinstance(self.label, str)
+
+    @property
     def label_name(self) -> str:
         """The label's column; of several, their names joined by commas."""
         return ", ".join(self.labels)
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The names of the model's outputs if they are no classes: the quantiles as texts, or the label columns."""
+        """The names of the model's outputs if they are no classes: the quantiles as texts, or the label columns.
+
+        Empty as well if the classes are listed in the label column: ingest finds them.
+        """
         if self.task in TASKS and TASKS[self.task].has_labels:
-            return self.labels
+            return () if self.lists_classes else self.labels
         if self.task != QUANTILE:
             return ()
         return tuple(str(float(q)) for q in self.trainer.quantiles or DEFAULT_QUANTILES)
@@ -207,6 +218,7 @@ class PipelineConfig(Section):
                 "tokenizer.columns: only the default preprocessing reads it; remove it, and return the texts unchanged from "
                 "preprocessing_fn"
             )
+        self._check_losses()
         self._check_labels()
         self._check_group()
         self._check_weight()
@@ -240,12 +252,20 @@ class PipelineConfig(Section):
             raise ValueError(f"trainer.hyperparameters.class_weights: a {self.task} task has no classes; remove it")
         return self
 
+    def _check_losses(self) -> None:
+        for framework in self.trainer.frameworks:
+            name = self.trainer.loss_for(framework)
+            if name and not is_code(name) and name not in LOSSES.get(self.task, chain.from_iterable(LOSSES.values())):
+                raise ValueError(unknown_loss(name, self.task))
+
     def _check_labels(self) -> None:
         for label in self.labels:
             if label in self.data.exclude:
                 raise ValueError(f"data.exclude: lists the label {label!r}; a label cannot be excluded")
         several = [name for name, task in TASKS.items() if task.has_labels]
-        if self.task in several and len(set(self.labels)) < max(2, len(self.labels)):
+        if self.data.label_separator and not self.lists_classes:
+            raise ValueError(f"data.label_separator: the label of this task {self.task} is no list of classes; remove it")
+        if self.task in several and not self.lists_classes and len(set(self.labels)) < max(2, len(self.labels)):
             raise ValueError(f"label: a {self.task} task has at least two columns, all different, received {list(self.labels)}")
         if not isinstance(self.label, str) and self.task not in several:
             raise ValueError(f"label: {list(self.label)} is a list; set task to {' or '.join(several)}, or give one column")

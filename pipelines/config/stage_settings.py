@@ -44,6 +44,7 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         columns={name: "text" if column.shape else column.type for name, column in data.columns.items()},
         images={name: column.shape for name, column in data.columns.items() if column.shape},
         csv=data.csv.model_dump(exclude_defaults=True),
+        label_separator=data.label_separator or "",
     )
 
 

@@ -198,6 +198,64 @@ def test_averages_of_weights_that_the_exported_epoch_would_lack_are_refused(make
         PytorchTrainer().train(make(hooks=averages), no_report)
 
 
+@pytest.mark.parametrize("steps", [None, 20])
+def test_a_lightning_module_knows_the_number_of_steps(make, steps):
+    """As `OneCycleLR` needs it, also when the last epoch is cut by `steps`."""
+    import torch
+
+    totals = []
+
+    def build(spec):
+        class Own(type(lightning_model(spec))):
+            def configure_optimizers(self):
+                sgd = torch.optim.SGD(self.parameters(), 0.1)
+                totals.append(self.trainer.estimated_stepping_batches)
+                course = torch.optim.lr_scheduler.OneCycleLR(sgd, 0.3, total_steps=totals[-1])
+                return {"optimizer": sgd, "lr_scheduler": {"scheduler": course, "interval": "step"}}
+
+        return Own()
+
+    found = PytorchTrainer().train(make(build_model=build, **PLAIN, steps=steps), no_report)
+    assert totals[-1] == found.steps == (steps or 39)
+    assert found.used["schedule"] == "OneCycleLR"
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_step_of_a_lightning_module_with_two_optimizers_is_a_batch(make, resumed):
+    import torch
+
+    def build(spec):
+        class Own(type(lightning_model(spec))):
+            def __init__(self):
+                super().__init__()
+                self.automatic_optimization = False
+
+            def training_step(self, batch, index):
+                loss = self._loss(batch)
+                for optimizer in self.optimizers():
+                    optimizer.zero_grad()
+                self.manual_backward(loss)
+                for optimizer in self.optimizers():
+                    optimizer.step()
+                return loss
+
+            def configure_optimizers(self):
+                weight, bias = self.parameters()
+                return [torch.optim.SGD([weight], 0.3), torch.optim.SGD([bias], 0.3)]
+
+        return Own()
+
+    def stop_after_an_epoch(step, metrics):
+        raise KeyboardInterrupt
+
+    request = make(build_model=build, **PLAIN, steps=30)
+    if resumed:
+        with pytest.raises(KeyboardInterrupt):
+            PytorchTrainer().train(request, lambda step, metrics: stop_after_an_epoch(step, metrics) if step > 13 else None)
+    found = PytorchTrainer().train(request, no_report)
+    assert (found.steps, len(found.history)) == (30, 3)
+
+
 def test_the_learning_rate_of_a_lightning_module_is_recorded_as_a_number(make):
     import torch
 

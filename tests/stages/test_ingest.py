@@ -315,6 +315,28 @@ def test_several_labels_of_0_and_1_are_integers_whatever_their_spelling(ending, 
     assert {(row["x"], row["a"], row["b"]) for row in read_} == {(i, int(i % 2 == 0), int(i % 3 == 0)) for i in range(200)}
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl", "tfrecord"])
+def test_listed_classes_are_written_as_columns_of_0_and_1_in_every_format(ending, tmp_path):
+    tags = [["a"] * (i % 2 == 0) + ["b"] * (i % 3 == 0) for i in range(200)]
+    rows, path = pd.DataFrame({"x": range(200), "tags": tags}), tmp_path / f"d.{ending}"
+    if ending == "csv":
+        rows.assign(tags=rows.tags.map(json.dumps)).to_csv(path, index=False)
+    elif ending == "jsonl":
+        rows.to_json(path, orient="records", lines=True)
+    elif ending == "parquet":
+        rows.to_parquet(path)
+    else:
+        with tf.io.TFRecordWriter(str(path)) as out:
+            for x, its in zip(rows.x, tags, strict=True):
+                names = tf.train.Feature(bytes_list=tf.train.BytesList(value=[t.encode() for t in its]))
+                feature = {"x": tf.train.Feature(int64_list=tf.train.Int64List(value=[x])), "tags": names}
+                out.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    found, read_ = ingest(tmp_path, path=[str(path)], label="tags", task="multilabel")
+    assert (found.label, found.labels, found.targets) == ("tags", ["a", "b"], ["a", "b"])
+    assert found.columns == {"x": "integer", "a": "integer", "b": "integer"}
+    assert {(row["x"], row["a"], row["b"]) for row in read_} == {(i, int(i % 2 == 0), int(i % 3 == 0)) for i in range(200)}
+
+
 def test_a_row_goes_to_the_split_of_its_features_alone(tmp_path):
     rows = pd.DataFrame({"x": range(200), "a": range(200), "b": [i / 2 for i in range(200)]})
     task = {"label": "a, b", "task": "multioutput", "targets": ("a", "b")}

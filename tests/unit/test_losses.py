@@ -9,6 +9,8 @@ from switchyard.pipelines.config.stage_settings import trainer_settings
 from switchyard.pipelines.preflight import check_inputs
 from tests.bad_input import Case, config
 
+RANKING = {"task": "ranking", "group": "query_id"}
+
 pytestmark = pytest.mark.core
 
 
@@ -23,6 +25,10 @@ def test_a_task_has_a_loss_by_default_and_every_loss_its_parameters(task):
     ("trainer", "why"),
     [
         ({"loss": "focall"}, r"loss: 'focall' is not a loss; allowed: cross_entropy, focal.*Did you mean 'focal'"),
+        (
+            {"loss": "listwis", "framework": "pytorch"},
+            r"loss: 'listwis' is not a loss of a ranking task; allowed: listwise, pairwise, or .*Did you mean 'listwise'",
+        ),
         ({"loss": "focal", "loss_parameters": {"gama": 1}}, "loss_parameters: focal has no parameter 'gama'; allowed: gamma"),
         ({"loss": "mse", "loss_parameters": {"delta": 1}}, "loss_parameters: mse has no parameter 'delta'; remove it"),
         (
@@ -40,7 +46,7 @@ def test_a_task_has_a_loss_by_default_and_every_loss_its_parameters(task):
 )
 def test_a_loss_that_does_not_exist_or_lacks_the_parameter_is_refused(trainer, why):
     with pytest.raises(UserError, match=why):
-        load_config(None, document=config(trainer=trainer))
+        load_config(None, document=config(trainer=trainer, **RANKING if "listwis" in trainer.values() else {}))
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_the_quantiles_are_part_of_the_input_and_have_a_default(tmp_path):
         ({"task": "quantile", "trainer": {"framework": "lightgbm"}}, "lightgbm trains no quantile task"),
         ({"task": "quantile", "trainer": {"quantiles": []}}, "at least one"),
         ({"task": "quantile", "trainer": {"quantiles": [0.5, 1]}}, "must be less than 1"),
-        ({"task": "multilabel"}, "label: a multilabel task has at least two columns"),
+        ({"task": "multilabel", "label": ["y"]}, "label: a multilabel task has at least two columns"),
         ({"task": "multioutput", "label": ["y", "y"]}, "label: a multioutput task has at least two columns, all different"),
         ({"label": ["y", "x"]}, "is a list; set task to multioutput or multilabel, or give one column"),
         ({"task": "multilabel", "label": ["y", "x"], "data": {"path": "d.csv", "exclude": ["x"]}}, "lists the label 'x'"),

@@ -117,8 +117,9 @@ class PytorchTrainer(Trainer):
                 checkpoints = _Checkpoints(writer)
                 # A scheduler of the user's optimizer may read the metrics, too.
                 logged = bool(callbacks or request.hooks.build_optimizer)
-                trainer = lightning.Trainer(
+                trainer = _Trainer(
                     **placement(request),
+                    total=hyper.total_steps(request.train.rows),
                     precision=_precision(request.accelerator, whole=whole),
                     max_epochs=hyper.epochs,
                     plugins=[checkpoints] if request.accelerator.kind != "tpu" else None,
@@ -304,6 +305,24 @@ class _Unprofiled(PassThroughProfiler):
         return _NOTHING
 
 
+class _Trainer(lightning.Trainer):
+    """Lightning's trainer, which does not know how many batches `TrainBatches` has: the last epoch may have fewer.
+
+    Args:
+        total: number of the training's steps, as a schedule in `configure_optimizers` needs it (`OneCycleLR`).
+        options: Lightning's.
+    """
+
+    def __init__(self, *, total: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._total = total
+
+    @property
+    def estimated_stepping_batches(self) -> int:
+        """The number of steps."""
+        return self._total
+
+
 class _Epochs(Checkpoint):
     """A callback at the end of each epoch: reports metrics, writes the checkpoint, stops when the ledger is finished.
 
@@ -326,8 +345,13 @@ class _Epochs(Checkpoint):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         metrics = self._metrics
         check_finite("loss", metrics["loss"], trainer.current_epoch + 1)
-        self._ledger.record(trainer.global_step, metrics)
-        self._report(trainer.global_step, self._ledger.history[-1])
+        steps = self._steps(trainer)
+        self._ledger.record(steps, metrics)
+        self._report(steps, self._ledger.history[-1])
+
+    def _steps(self, trainer: Any) -> int:
+        """Returns the number of steps at the end of an epoch."""
+        return int(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         # Runs after validation and after the user's callbacks, when Lightning's loop state is complete.
@@ -345,9 +369,14 @@ class _OwnEpochs(_Epochs):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         self._sum: Any = 0.0
-        self._rows = 0
+        self._rows = self._batches = 0
+
+    def _steps(self, trainer: Any) -> int:
+        # Lightning counts the steps of each optimizer of the module. A step of the training is a batch.
+        return self._ledger.steps + self._batches
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._batches += 1
         if isinstance(outputs, dict) and "loss" in outputs:
             rows = len(batch[1])
             # In float32: a sum in fp16 or bf16 overflows, or ignores what is added.

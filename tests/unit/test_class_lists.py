@@ -1,0 +1,104 @@
+"""Labels that list the classes of each row: read in every form, refused with row and fix where they are no list."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.scan import InputSpec, read_batches, scan
+from tests.unit.test_ingest import SPEC
+
+LISTS = [["rock", "pop"], [], ["jazz"], ["pop", "pop"]]
+NAMES = ["jazz", "pop", "rock"]
+
+
+def spec(path, **settings):
+    return InputSpec(**{**SPEC, "path": [str(path)], "label": "tags", "task": "multilabel", **settings})
+
+
+def rows(values, **more):
+    return pd.DataFrame({"x": range(len(values)), "tags": values, **more})
+
+
+def test_each_class_becomes_a_column_of_its_own_sorted_by_name(tmp_path):
+    rows(LISTS).to_json(tmp_path / "d.jsonl", orient="records", lines=True)
+    found = scan(spec(tmp_path / "d.jsonl"), BadRows(0))
+    assert (found.targets, found.classes, found.task) == (NAMES, [], "multilabel")
+    assert list(found.types) == ["x", *NAMES]
+    [batch] = read_batches(spec(tmp_path / "d.jsonl", targets=found.targets), str(tmp_path / "d.jsonl"), BadRows(0))
+    assert batch.select(NAMES).to_pydict() == {"jazz": [0, 0, 1, 0], "pop": [1, 0, 0, 1], "rock": [1, 0, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings"),
+    [
+        ([json.dumps(tags) for tags in LISTS], {}),
+        (["rock|pop", "[]", "jazz", " pop | pop"], {"label_separator": "|"}),
+        (["rock, pop", "[]", '["jazz"]', "pop"], {"label_separator": ","}),
+    ],
+)
+def test_texts_are_json_lists_or_classes_between_separators(tmp_path, texts, settings):
+    rows(texts).to_csv(tmp_path / "d.csv", index=False)
+    given = spec(tmp_path / "d.csv", targets=NAMES, **settings)
+    [batch] = read_batches(given, str(tmp_path / "d.csv"), BadRows(0))
+    assert batch.select(NAMES).to_pydict() == {"jazz": [0, 0, 1, 0], "pop": [1, 0, 0, 1], "rock": [1, 0, 0, 0]}
+
+
+def test_numbers_and_booleans_are_classes_by_their_text(tmp_path):
+    rows([[1, 2], [2], []]).to_parquet(tmp_path / "d.parquet")
+    assert scan(spec(tmp_path / "d.parquet"), BadRows(0)).targets == ["1", "2"]
+    rows([[True, False], [False]]).to_parquet(tmp_path / "e.parquet")
+    assert scan(spec(tmp_path / "e.parquet"), BadRows(0)).targets == ["false", "true"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("a|b", "is no JSON list such as"),
+        ("[a, b]", "is no JSON list such as"),
+        ('["a", ""]', "has an empty class name"),
+        ('["a", null]', "has an item that is no class name"),
+        ('[["a"]]', "has an item that is no class name"),
+        ("", "is missing; a row without classes has the list []"),
+        ("NA", "is missing"),
+    ],
+)
+def test_a_row_whose_label_is_no_list_is_a_bad_row(tmp_path, value, reason):
+    rows(['["a"]', '["b"]', value]).to_csv(tmp_path / "d.csv", index=False)
+    with pytest.raises(UserError, match=re.escape(reason)):
+        scan(spec(tmp_path / "d.csv"), BadRows(0))
+    bad = BadRows(1)
+    assert scan(spec(tmp_path / "d.csv"), bad).rows == 2
+    assert bad.count == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "reason"),
+    [
+        ([["a"], ["a"]], {}, "has only the class 'a'"),
+        ([[], []], {}, "has no class in any row"),
+        ([["x"], ["b"]], {}, "'x' is a class of 'tags' and the name of a column"),
+        ([["tags"], ["b"]], {}, "'tags' is a class of 'tags' and the name of a column"),
+        ([[str(i)] for i in range(1001)], {}, "more than 1000 classes"),
+        ([0.5, 1.5], {}, "holds double; the label of a multilabel task is a list of class names"),
+    ],
+)
+def test_labels_that_cannot_be_learned_are_refused(tmp_path, values, more, reason):
+    rows(values, **more).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=reason):
+        scan(spec(tmp_path / "d.parquet"), BadRows(0))
+
+
+def test_a_class_that_appears_after_the_first_pass_ends_the_run(tmp_path):
+    rows(LISTS).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=r"rock of 'tags'.*the file changed during the run"):
+        list(read_batches(spec(tmp_path / "d.parquet", targets=["jazz", "pop"]), str(tmp_path / "d.parquet"), BadRows(0)))
+
+
+def test_a_missing_label_column_is_named(tmp_path):
+    rows(LISTS).rename(columns={"tags": "tag"}).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=r"no column 'tags'\. Did you mean 'tag'\?"):
+        scan(spec(tmp_path / "d.parquet"), BadRows(0))
