@@ -227,7 +227,9 @@ def _labelled(
         bad: collects the other rows.
     """
     for label, words in missing.items():
-        read: Callable[..., pa.RecordBatch] = partial(class_lists, separator=spec.label_separator) if spec.lists_classes else labelled
+        read: Callable[..., pa.RecordBatch] = (
+            partial(class_lists, separator=spec.label_separator) if spec.lists_classes else labelled
+        )
         batch = read(batch, label, words=words, file=file, bad=bad)
     if not (spec.lists_classes and spec.targets):
         return batch

@@ -121,6 +121,7 @@ def test_kubeflows_local_runner_measures_the_same(task, warm, tmp_path):
     assert there["metrics"] == pytest.approx(here["metrics"], abs=1e-6)
 
 
+@pytest.mark.timeout(1200)  # three runs
 def test_listed_classes_are_trained_as_columns_of_0_and_1_are(warm, tmp_path):
     """In both frameworks, up to `predict` and the comparison on rows of a file."""
     columns = config("multilabel", tmp_path)
