@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shlex
 import shutil
+import stat
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -119,16 +122,31 @@ class Workspace:
                 folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root) as probe:
                 probe.write(b"0" * 4096)
+            self._check_writable()
             ignore = self.root / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n", encoding="utf-8")
         except OSError as error:
-            raise UserError(
-                f"workspace {self.root}: cannot write to it: {os.strerror(error.errno or 0)}. Choose another with --workspace."
-            ) from None
+            part = f" ({error.filename})" if str(error.filename).startswith(f"{self.root}{os.sep}") else ""
+            why = os.strerror(error.errno or 0)
+            raise UserError(f"workspace {self.root}: cannot write to it{part}: {why}. Choose another with --workspace.") from None
         note_written(self.root)
         _settle(self.root)
         return made
+
+    def _check_writable(self) -> None:
+        """Raises OSError for a part of the workspace that belongs to another user, before a run fails in the middle."""
+        folders = (self.root, self.artifacts, self.logs, self.state, self.code, self.journal, self.mlflow_artifacts)
+        files = (self.metadata, self.metadata_lock, self.mlflow_database, self.upload_lock, self.last_run)
+        for path in (*folders, *files):
+            if path.exists() and not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        user = os.geteuid()
+        for folder in (self.root, self.state):
+            # In a folder with the sticky bit files of other users cannot be replaced, which is how a run writes its records.
+            sticky = folder.stat().st_mode & stat.S_ISVTX and user not in (0, folder.stat().st_uid)
+            if sticky and (foreign := next((p for p in folder.iterdir() if p.lstat().st_uid != user), None)):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(foreign))
 
     def forget(self, log: Path, made: Sequence[Path]) -> None:
         """Removes the log and the new folders of a command that was refused before it began."""
@@ -145,9 +163,18 @@ class Workspace:
                 folder.rmdir()
 
 
-def default_workspace(yaml: Path | None) -> Path:
-    """Returns `.switchyard` beside the YAML, or in the current folder."""
+def beside(yaml: Path | None) -> Path:
+    """Returns `.switchyard` beside the YAML, or in the current folder, whomever it belongs to."""
     return (yaml.resolve().parent if yaml else Path.cwd()) / NAME
+
+
+def default_workspace(yaml: Path | None) -> Path:
+    """Returns `.switchyard` beside the YAML, or in the current folder.
+
+    Raises:
+        UserError: it belongs to another user, see `_own`.
+    """
+    return _own(beside(yaml), yaml)
 
 
 def find_workspace(workspace: Path | None, pipeline: Path | None) -> Path:
@@ -173,6 +200,23 @@ def registry_uri(uri: str | None, workspace: Path | None) -> str:
     return place.mlflow_uri
 
 
+def _own(root: Path, yaml: Path | None) -> Path:
+    """Returns a workspace that was not named but found.
+
+    Raises:
+        UserError: it belongs to neither this user, the system, nor the owner of the YAML that was named. Models and code in it
+            are run, and in a folder like `/tmp` anyone can create it.
+    """
+    trusted = {os.geteuid(), 0, *([yaml.stat().st_uid] if yaml and yaml.exists() else [])}
+    for path in (root, root.resolve()):  # a link, and where it leads
+        if os.path.lexists(path) and (owner := path.lstat().st_uid) not in trusted:
+            raise UserError(
+                f"workspace {path}: it belongs to another user (id {owner}), and a workspace's models and code are run. If you "
+                f"trust that user, name it: --workspace {shlex.quote(str(root))}"
+            )
+    return root
+
+
 def _settle(root: Path) -> None:
     if moved := settle_in(root):
         click.echo(moved, err=True)
@@ -186,11 +230,11 @@ def _find(workspace: Path | None, pipeline: Path | None) -> Path:
         return root
     here = Path.cwd() / NAME
     if here.is_dir():
-        return here
+        return _own(here, None)
     found = sorted(p for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for p in Path.cwd().glob(f"{depth}/{NAME}"))
     found = [p for p in found if ".venv" not in p.parts]
     if len(found) == 1:
-        return found[0]
+        return _own(found[0], None)
     if not found:
         raise UserError("no workspace found below this folder. Run a pipeline first, or give one with --workspace.")
     listed = "\n".join(f"  {p}" for p in found)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from switchyard.components.bundle.model import bundle_info, bundle_path
 from switchyard.components.errors import StageError, UserError, first_line
+from switchyard.components.process.temporary import temporary_folder
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import verify
@@ -209,5 +210,5 @@ def _download(uri: str, tracking_uri: str | None, target: Path) -> None:
 @contextmanager
 def _new_folder() -> Iterator[Path]:
     """Yields the path of a folder to create, in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="switchyard-model-", ignore_cleanup_errors=True) as parent:
-        yield Path(parent) / "model"
+    with temporary_folder() as parent:
+        yield parent / "model"

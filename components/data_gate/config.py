@@ -66,8 +66,8 @@ class LeakageConfig(Section):
     """Limits on leakage of the label or of training rows.
 
     Attributes:
-        max_duplicates: largest share of a split's rows that may also be in `train`, beyond the duplicates within `train`; above
-            it the run stops.
+        max_duplicates: largest share of a split's rows that may also be in `train`, beyond the duplicates within `train`; of a
+            ranking also the largest share of its queries; above it the run stops.
         max_information: largest normalized mutual information between one feature and the label; above it the run warns.
         max_id_information: largest share of the label's variance explained by a row's neighbours in an id, index or order
             column; above it the run stops. `validation.on_anomaly.features.COLUMN: warn` lets one column pass.

@@ -13,6 +13,7 @@ from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.findings import ERROR, LEAKAGE, WARNING, Finding, percent
 from switchyard.components.data_gate.identifiers import identifier_findings
+from switchyard.components.ingest.keys import key_hashes
 from switchyard.components.ingest.writer import row_hashes
 
 SAMPLE_ROWS = 20_000
@@ -37,6 +38,7 @@ def leakage_findings(
     if settings.split_paths:
         # Ingest assigns rows to splits by their hash, so equal rows share a split.
         found += _duplicates(examples_uri, summary, limits.max_duplicates)
+        found += _shared_queries(examples_uri, summary, limits.max_duplicates)
     ids = identifier_findings(sample, summary, settings)
     stopping = {f.feature for f in ids if f.severity == ERROR}
     found += ids
@@ -89,6 +91,39 @@ def _duplicates(examples_uri: str, summary: DatasetSummary, limit: float) -> lis
             )
         )
     return found
+
+
+def _shared_queries(examples_uri: str, summary: DatasetSummary, limit: float) -> list[Finding]:
+    if not summary.group:
+        return []
+    queries = {s: _queries(examples_uri, s, summary.group, summary.missing_values) for s, rows in summary.rows.items() if rows}
+    found = []
+    for split, here in queries.items():
+        shared = np.isin(here, queries["train"])
+        if split == "train" or not shared.any():
+            continue
+        severe = shared.mean() > limit
+        found.append(
+            Finding(
+                LEAKAGE,
+                split,
+                "",
+                "queries are in two splits",
+                f"at most {percent(limit)} of queries that are in train too",
+                f"{int(shared.sum()):,} of {len(here):,} queries are in train",
+                float(shared.mean()),
+                ERROR if severe else WARNING,
+                "fail" if severe else "warn",
+                "--set validation.leakage.max_duplicates=1",
+            )
+        )
+    return found
+
+
+def _queries(examples_uri: str, split: str, group: str, missing: list[str]) -> np.ndarray:
+    """Returns the hashes of a split's queries, uint64 (queries,), sorted."""
+    found = [key_hashes(b.column(group), np.zeros(b.num_rows, "uint64"), missing) for b in _batches(examples_uri, split)]
+    return np.unique(np.concatenate(found))
 
 
 def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:

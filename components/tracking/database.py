@@ -28,13 +28,13 @@ def locked_database(uri: str) -> Iterator[None]:
     """Creates the database of a URI if it does not exist, and locks it against other processes within the block.
 
     Open MLflow's client inside: its store checks its contents and creates what is missing (the default experiment).
-    No-op for servers, for databases that are not files, and for files in read-only folders: an existing database can still be
-    read, and MLflow reports a missing one.
+    No-op for servers, for databases that are not files, and for files that this user cannot write: an existing database can still
+    be read, and MLflow reports a missing one.
     """
     path = sqlite_file(uri)
     if path is not None and is_workspace(path.parent):
         settle_in(path.parent)
-    if path is None or not _can_be_written(path.parent):
+    if path is None or not _can_be_written(path):
         yield
         return
     from filelock import FileLock
@@ -56,9 +56,10 @@ def files_beside(uri: str, wanted: Path | None) -> Path | None:
     return wanted if wanted and wanted.absolute().parent == folder else folder / FILES
 
 
-def _can_be_written(folder: Path) -> bool:
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    return there.is_dir() and os.access(there, os.W_OK)
+def _can_be_written(path: Path) -> bool:
+    there = next(p for p in path.parents if p.exists())
+    files = [p for p in (path, Path(f"{path}.lock")) if p.exists()]
+    return there.is_dir() and all(os.access(p, os.W_OK) for p in (there, *files))
 
 
 def _make(path: Path) -> None:

@@ -14,6 +14,8 @@ from switchyard.components.training.examples import Examples, shuffled, split_co
 
 # Of the columns of a transformed label: the relevance, and the query's hash in two parts that float32 holds.
 HASH_PART = 1 << 24
+# Whole numbers that float32 tells apart, from 0.
+MOST_QUERIES = 1 << 24
 
 
 class QueryExamples(Examples):
@@ -33,7 +35,7 @@ class QueryExamples(Examples):
     """
 
     def __init__(self, layout: Sequence[Block], parts: Sequence[Columns]) -> None:
-        """Sorts the rows. Raises UserError for sample weights."""
+        """Sorts the rows. Raises UserError for sample weights, and for more queries than float32 has whole numbers."""
         if WEIGHTS in layout:
             raise UserError("trainer.sample_weight: a ranking is trained and measured by query, not by row; remove the key")
         arrays, labels = joined(parts)
@@ -41,6 +43,11 @@ class QueryExamples(Examples):
         query = query.reshape(-1)
         order = np.argsort(query, kind="stable")
         sizes = np.bincount(query)
+        if len(sizes) > MOST_QUERIES:
+            raise UserError(
+                f"group: {len(sizes):,} queries in one split, at most {MOST_QUERIES:,} are told apart in training; use fewer of "
+                "them"
+            )
         relevant = np.bincount(query, labels[:, 0] > 0) > 0
         weights = len(query) / max(1, relevant.sum()) * relevant / sizes
         made = np.stack([labels[:, 0], query, weights[query]], axis=1).astype(np.float32)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from switchyard.components.errors import EXIT_DATA_GATE, EXIT_DONE
-from switchyard.components.text.visible import in_a_line
+from switchyard.components.errors import EXIT_DATA_GATE, EXIT_DONE, UserError, first_line
+from switchyard.components.text.redaction import mask
+from switchyard.components.text.visible import in_a_line, visible
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.keys import key_of
 from switchyard.pipelines.commands.options import (
@@ -87,7 +88,7 @@ def drift(
 
     with open_model(model, tracking_uri, workspace, trust=trust) as opened, quiet():
         found = served_drift(opened.folder, requests, warn=limits[0], fail=limits[1])
-    run_id = _record(opened.ref, opened.version, found) if opened.ref else None
+    run_id = _recorded(opened.ref, opened.version, found) if opened.ref else None
     if as_json:
         values = [{**dataclasses.asdict(d), "largest": d.largest} for d in found.distances]
         findings = [dataclasses.asdict(f) for f in found.findings]
@@ -105,6 +106,20 @@ def drift(
     else:
         _print(found, run_id)
     return EXIT_DATA_GATE if any(f.action == "fail" for f in found.findings) else EXIT_DONE
+
+
+def _recorded(source: ModelRef, version: str, found: ServedDrift) -> str | None:
+    """Records the result; None, with a warning, if MLflow does not take it, which changes no distance."""
+    from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
+
+    try:
+        return _record(source, version, found)
+    except UserError:
+        raise
+    except Exception as error:  # MLflow's stores raise many types of errors
+        why = refusal(source.uri, error) if is_denial(error) or is_refusal(error) else f"MLflow failed: {first_line(error)}"
+        click.echo(f"warning: not recorded: {visible(mask(why))}", err=True)
+        return None
 
 
 def _record(source: ModelRef, version: str, found: ServedDrift) -> str:

@@ -22,7 +22,7 @@ from switchyard.pipelines.commands.options import (
     workspace_option,
 )
 from switchyard.pipelines.terminal.console import PlainTextConsole
-from switchyard.pipelines.workspace import default_workspace
+from switchyard.pipelines.workspace import beside
 
 if TYPE_CHECKING:
     from switchyard.pipelines.runners.contract import RunResult
@@ -193,7 +193,10 @@ def _print(result: RunResult, workspace: Path | None, pipeline: Path | None, out
         out.print(f"[bold red]{'verdict' if result.status == 'not_blessed' else 'failed'}[/]: ", end="")
         out.print(result.error, markup=False, soft_wrap=True)
     if result.mlflow_run_id:
-        root = (workspace or default_workspace(pipeline)).resolve()
-        beside = pipeline is not None and root == default_workspace(pipeline)
-        where = shlex.quote(str(pipeline)) if beside else f"--workspace {shlex.quote(str(root))}"
+        root = (workspace or beside(pipeline)).resolve()
+        where = (
+            shlex.quote(str(pipeline))
+            if pipeline is not None and root == beside(pipeline)
+            else f"--workspace {shlex.quote(str(root))}"
+        )
         out.print(f"MLflow run {result.mlflow_run_id}: switchyard ui {where}", markup=False, soft_wrap=True)

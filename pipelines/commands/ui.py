@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import tempfile
+import sysconfig
 from pathlib import Path
 
 import click
@@ -20,6 +20,8 @@ from switchyard.pipelines.workspace import Workspace, find_workspace
 
 # MLflow 3 opens its view for generative models by default.
 VIEW = "workflowType=machine_learning"
+# Uvicorn imports modules from its working directory first, regardless of Python's safe path: those of the standard library.
+WORKING_DIRECTORY = sysconfig.get_path("stdlib")
 
 
 @click.command("ui")
@@ -37,15 +39,6 @@ def run_link(host: str, port: int, experiment_id: str, run_id: str | None = None
     """Returns a link into the UI."""
     run = f"/runs/{run_id}" if run_id else ""
     return f"http://{host}:{port}/#/experiments/{experiment_id}{run}?{VIEW}"
-
-
-def _empty_folder(workspace: Workspace) -> Path:
-    """Returns an empty working directory for Uvicorn, which imports modules from it first, regardless of Python's safe path."""
-    folder = workspace.root / "caches" / "ui"
-    if not os.access(workspace.root, os.W_OK):  # of an archive, on a read-only file system, or of another user
-        return Path(tempfile.mkdtemp(prefix="switchyard-ui-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def serve_ui(workspace: Workspace, host: str, port: int) -> None:
@@ -69,7 +62,7 @@ def serve_ui(workspace: Workspace, host: str, port: int) -> None:
     sys.stdout.flush()
     # Without job runners MLflow starts 2 processes instead of 10.
     workspace.contain_libraries()
-    os.chdir(_empty_folder(workspace))
+    os.chdir(WORKING_DIRECTORY)
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     arguments = [
         *("server", "--backend-store-uri", workspace.mlflow_uri),

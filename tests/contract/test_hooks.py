@@ -1,5 +1,7 @@
 """The optional functions of a user's model file: each trains as the setting in its place does, in every framework."""
 
+from pathlib import Path
+
 import pytest
 
 from switchyard.components.errors import UserError
@@ -125,6 +127,19 @@ def test_lightnings_early_stopping_stops_the_training(make):
     hooks = Hooks(build_callbacks=lambda spec: [EarlyStopping("val_loss", patience=1, min_delta=10)])
     found, again = (PytorchTrainer().train(make(hooks=hooks), no_report) for _ in range(2))
     assert (found.epochs, again.epochs, again.resumed_from_epoch) == (2, 2, 2)
+
+
+def test_state_that_a_resumed_training_would_refuse_ends_the_first_epoch(make):
+    from lightning.pytorch.callbacks import Callback
+
+    class Remembers(Callback):
+        def state_dict(self):
+            return {"best": Path("somewhere")}
+
+    request = make(hooks=Hooks(build_callbacks=lambda spec: [Remembers()]))
+    with pytest.raises(UserError, match=r"the state of its optimizer, callbacks or module holds pathlib\.\w+, which a resumed"):
+        PytorchTrainer().train(request, no_report)
+    assert not list(request.checkpoint_dir.glob("epoch*.ckpt"))
 
 
 def test_training_resumes_from_its_own_checkpoint_beside_one_of_a_lightning_callback(make, tmp_path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from switchyard.components.errors import UserError
 from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.tracking.record import run_record
 from tests.command import REPOSITORY, environment
 
 pytestmark = pytest.mark.core
@@ -161,6 +162,17 @@ def test_values_on_the_command_line_have_the_same_limits(override, message):
 def test_bytes_that_are_no_text_are_refused_on_the_command_line():
     with pytest.raises(UserError, match="is not UTF-8 text"):
         load_config(None, document={**DOCUMENT, "data": {"path": ["\udcff.csv"]}})
+
+
+def test_thousands_of_declared_columns_are_one_parameter_in_mlflow(load):
+    text = "name: p\nlabel: y\ntask: binary\ndata:\n  path: d.csv\n  columns:\n"
+    columns = "".join(f"    c{i}: {{type: number}}\n" for i in range(5000))
+    params = run_record(load(text + columns), "tensorflow", None).params
+
+    assert len(params) < 200
+    assert params["data.columns"].startswith("5,000 keys, sha256 ")
+    other = run_record(load(text + columns.replace("c7: {type: number}", "c7: {type: text}")), "tensorflow", None).params
+    assert other["data.columns"] != params["data.columns"]
 
 
 def test_a_config_within_the_limits_is_read(load):

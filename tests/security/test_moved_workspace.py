@@ -14,14 +14,17 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 from mlflow.tracking._tracking_service import utils as mlflow_utils
 
+from switchyard.components.bundle.source import ModelRef
 from switchyard.components.errors import UserError
+from switchyard.components.serving.drift_report import ServedDrift
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking import workspace_location, workspace_rewrite
 from switchyard.components.tracking.journal import HEADER, process_identity
 from switchyard.components.tracking.mlflow_errors import is_denial, refusal
 from switchyard.components.tracking.workspace_location import settle_in
+from switchyard.pipelines.commands.drift import _recorded
 from switchyard.pipelines.commands.models import show
-from switchyard.pipelines.commands.ui import _empty_folder
+from switchyard.pipelines.runners.local.metadata import LockedMetadata
 from switchyard.pipelines.workspace import Workspace, find_workspace
 from tests.command import BREAST_CANCER
 
@@ -330,10 +333,36 @@ def test_a_workspace_on_a_read_only_mount_is_read(archive, capsys):
     show(place.mlflow_uri, "m", as_json=True)
 
     assert json.loads(capsys.readouterr().out)["versions"][0]["aliases"] == ["champion"]
-    folder = _empty_folder(place)
-    assert not folder.is_relative_to(archive)
-    assert list(folder.iterdir()) == []
-    folder.rmdir()
+
+
+@pytest.mark.parametrize("how", ["restored", "deleted"])
+def test_no_execution_writes_into_a_folder_of_a_newer_state_than_its_database(original, how):
+    """Else the rows of two runs would lie in one folder, and a checkpoint of other data would be resumed."""
+    place = Workspace(original)
+    if how == "deleted":
+        place.metadata.unlink()
+    for folder in ("ingest/examples/7", "training/.system/executor_execution/12", "training/model/notes"):
+        (place.artifacts / folder).mkdir(parents=True)
+    metadata = LockedMetadata(place.metadata, place.metadata_lock)
+
+    def new_execution():
+        with metadata as handle:
+            kind = handle.store.put_execution_type(metadata_store_pb2.ExecutionType(name="Stage"))
+            return handle.store.put_executions([metadata_store_pb2.Execution(type_id=kind)])[0]
+
+    metadata.skip_ids_of(place.artifacts)
+    assert [new_execution(), new_execution()] == [13, 14]
+    metadata.skip_ids_of(place.artifacts)
+    assert new_execution() == 15
+
+
+def test_drift_on_a_read_only_mount_is_reported_though_not_recorded(archive, capsys):
+    found = ServedDrift(rows=1, distances=[], findings=[], missing=[], statistics={})
+
+    assert _recorded(ModelRef(Workspace(archive).mlflow_uri, "m", "champion"), "1", found) is None
+
+    assert "not recorded: " in (said := capsys.readouterr().err)
+    assert "its database is read-only" in said
 
 
 def test_what_writes_to_a_read_only_mount_is_refused_with_the_reason(archive):

@@ -1,13 +1,18 @@
-"""In a temporary folder that all may write to, nothing that another user has put there is taken for one's own."""
+"""In a temporary folder that all may write to, nothing of another user is taken for one's own, and nothing is left for good."""
 
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from switchyard.components.errors import UserError
 from switchyard.components.process.own_folder import own_folder
+from switchyard.components.process.temporary import PREFIX, remove_abandoned, temporary_folder
 from switchyard.pipelines.runners.kubeflow.carried_files import unpack
+from tests.command import REPOSITORY, environment
 
 pytestmark = pytest.mark.core
 CODE = {"code/my_model.py": "raise SystemExit('unpacked')"}
@@ -70,3 +75,50 @@ def test_a_private_folder_is_closed_to_others_under_any_umask(temporary):
 
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert own_folder("x") == folder
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(temporary, tmp_path):
+    code = (
+        "import tempfile, sys; tempfile.tempdir = sys.argv[1]; from switchyard.components.process.temporary import *\n"
+        "folder = TemporaryFolder(); print(folder.path, flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(temporary)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment(PYTHONPATH=REPOSITORY)}
+    killed, alive = subprocess.Popen(command, **pipes), subprocess.Popen(command, **pipes)
+    left, used = (Path(p.stdout.readline().strip()) for p in (killed, alive))
+    (left / "0").mkdir()
+    killed.kill()
+    killed.communicate()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link, new = temporary / f"{PREFIX}link", temporary / f"{PREFIX}new"
+    link.symlink_to(elsewhere)
+    new.mkdir()
+    others = [temporary / "switchyard-home-0", temporary / "anything"]
+    for folder in (left, used, elsewhere, *others):
+        folder.mkdir(exist_ok=True)
+        os.utime(folder, (0, 0))
+
+    remove_abandoned()
+
+    assert not left.exists()
+    assert all(p.exists() for p in (used, elsewhere, link, new, *others))
+    alive.communicate("\n")
+
+
+def test_a_folder_of_another_user_is_not_removed_with_the_user_mocked(temporary, monkeypatch):
+    theirs = temporary / f"{PREFIX}theirs"
+    theirs.mkdir()
+    os.utime(theirs, (0, 0))
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+
+    remove_abandoned()
+
+    assert theirs.exists()
+
+
+def test_a_temporary_folder_is_removed_at_its_end(temporary):
+    with temporary_folder() as folder:
+        (folder / "x").touch()
+        assert list(temporary.iterdir()) == [folder]
+    assert list(temporary.iterdir()) == []

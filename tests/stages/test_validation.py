@@ -202,6 +202,24 @@ def test_an_index_is_found_in_more_rows_than_the_sample(tmp_path, monkeypatch):
     assert (found.feature, found.action) == ("i", "fail")
 
 
+@pytest.mark.parametrize(("shared", "action"), [(0, None), (1, "warn"), (5, "fail")])
+def test_queries_that_are_in_two_splits_from_files_are_found(tmp_path, shared, action):
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"x": random.normal(size=600), "i": random.normal(size=600), "q": np.arange(600) // 10})
+    rows["y"] = random.integers(0, 3, 600)
+    write(tmp_path, "train", rows[:400])
+    held = rows[400:].assign(q=lambda r: r.q - shared)  # other documents of queries of train
+    write(tmp_path, "eval", held)
+    columns = {"x": "float", "i": "float", "q": "integer", "y": "integer"}
+    facts = summary(columns=columns, task="ranking", group="q", classes=[], rows={"train": 400, "eval": 200})
+
+    found = leaks(tmp_path, facts, DataGateSettings(split_paths=True))
+
+    assert [(f.anomaly, f.action, f.seen) for f in found] == (
+        [("queries are in two splits", action, f"{shared} of 20 queries are in train")] if shared else []
+    )
+
+
 def test_few_duplicates_warn(tmp_path):
     assert leaky(tmp_path, 0.05)["", "rows are duplicated across splits"].action == "warn"
 

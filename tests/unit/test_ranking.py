@@ -14,6 +14,7 @@ from switchyard.components.evaluation.row_plots import row_plots
 from switchyard.components.evaluation.trivial import Trivial
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.scan import scan
+from switchyard.components.training import queries
 from switchyard.components.training.example_source import Shard, blocks
 from switchyard.components.training.model_spec import FeatureSpec
 from switchyard.components.training.queries import HASH_PART, QueryExamples
@@ -104,6 +105,14 @@ def examples(sizes, seed=0):
     query = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
     labels = np.stack([query % 3, query // 5, HASH_PART - 5 + query % 5], axis=1).astype(np.float32)
     return QueryExamples(blocks([FeatureSpec("x", "float32", (1,))]), [((query[:, np.newaxis].astype(np.float32),), labels)])
+
+
+def test_more_queries_than_float32_tells_apart_are_refused(monkeypatch):
+    monkeypatch.setattr(queries, "MOST_QUERIES", 3)
+    examples([2, 1, 1])
+
+    with pytest.raises(UserError, match="group: 4 queries in one split, at most 3 are told apart"):
+        examples([1, 1, 1, 1])
 
 
 @pytest.mark.parametrize("seed", [None, 3])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -414,6 +416,7 @@ class _Checkpoints(TorchCheckpointIO):
         self._temporary: Path | None = None
         self._state: Any = None
         self._pinned: list[torch.Tensor] = []
+        self._loadable = False
 
     def save(self, trainer: Any, ledger: TrainingLedger, *, first: bool) -> None:
         """Saves the epoch that was recorded last, then the ledger. Collective call; the first worker writes."""
@@ -453,8 +456,23 @@ class _Checkpoints(TorchCheckpointIO):
             # Lightning writes to memory first, which keeps the next epoch waiting for Python's lock.
             with temporary.open("wb") as file:
                 torch.save(state, file)
+            if not self._loadable:  # now, not when a killed training resumes
+                _check_loadable(temporary)
+                self._loadable = True
         os.replace(temporary, path)
         ledger.save()
+
+
+def _check_loadable(checkpoint: Path) -> None:
+    """Raises UserError for state that PyTorch's safe loader refuses."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL (\S+)", str(error))
+        raise UserError(
+            f"trainer.model: the state of its optimizer, callbacks or module holds {kind[1] if kind else 'an object'}, which a "
+            "resumed training would refuse to load; keep tensors, numbers, texts, lists and dicts in it"
+        ) from error
 
 
 def _own_training(module: lightning.LightningModule, trainer: lightning.Trainer) -> dict[str, Any]:

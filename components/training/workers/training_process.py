@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from switchyard.components.errors import Failure, StageError, TrainingError, last_line
 from switchyard.components.process import interpreter, variables
+from switchyard.components.process.temporary import TemporaryFolder, temporary_folder
 from switchyard.components.progress import say
 from switchyard.components.training.trainers import TRAINERS
 from switchyard.components.training.workers.protocol import GO, PRUNE
@@ -164,8 +164,8 @@ def training_server(framework: str, log: Path | None = None) -> Iterator[Trainin
     if running := running_server(framework):
         yield running
         return
-    with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
-        process, address = start_server(framework, Path(folder), log)
+    with temporary_folder() as folder:
+        process, address = start_server(framework, folder, log)
         try:
             yield TrainingServer(address, log)
         finally:
@@ -209,12 +209,12 @@ class TrainingServers:
     """
 
     def __init__(self, frameworks: Sequence[str], logs: Path) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True)
+        self._folder = TemporaryFolder()
         self._processes = []
         running = json.loads(os.environ.get(variables.TRAINING_SERVERS, "{}"))
         found = {f: running[f] for f in frameworks if f in running}
         for number, framework in enumerate(f for f in frameworks if f != STAGES_OWN and f not in found):
-            log, folder = logs / f"trainings-{number}.log", Path(self._folder.name) / str(number)
+            log, folder = logs / f"trainings-{number}.log", self._folder.path / str(number)
             folder.mkdir()
             process, address = start_server(framework, folder, log)
             self._processes.append(process)
@@ -230,7 +230,7 @@ class TrainingServers:
         for process in self._processes:
             _stop(process)
         self._processes = []
-        self._folder.cleanup()
+        self._folder.remove()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -9,12 +9,12 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Self
 
 from switchyard.components.errors import StageError, UserError, last_line
+from switchyard.components.process.temporary import TemporaryFolder
 from switchyard.pipelines.config.beam import BeamConfig
 
 _HOST = "localhost"
@@ -64,16 +64,16 @@ class JobServer:
     def __init__(self, beam: BeamConfig, log: Path) -> None:
         jar = find_jar(beam)
         self._log = log
-        self._folder = tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True)
+        self._folder = TemporaryFolder()
         with socket.socket() as probe:
             probe.bind((_HOST, 0))
             self._port: int = probe.getsockname()[1]
         properties = beam.options.get("job_server_jvm_properties", ())
         command = [_java(beam), *(properties if isinstance(properties, tuple) else [str(properties)])]
         # The JVM's temporary files (Flink's RPC system among them) are deleted with the server's folder.
-        command += [f"-Djava.io.tmpdir={self._folder.name}", "-jar", str(jar)]
+        command += [f"-Djava.io.tmpdir={self._folder.path}", "-jar", str(jar)]
         command += ["--job-host", _HOST, "--job-port", str(self._port), "--artifact-port", "0", "--expansion-port", "0"]
-        command += ["--artifacts-dir", os.path.join(self._folder.name, "artifacts"), "--flink-master", beam.flink_master]
+        command += ["--artifacts-dir", os.path.join(self._folder.path, "artifacts"), "--flink-master", beam.flink_master]
         if shutil.which("setpriv"):
             # A killed run cannot stop the server; the kernel kills it with its parent.
             command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
@@ -121,4 +121,4 @@ class JobServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._folder.cleanup()
+        self._folder.remove()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from switchyard.components.errors import UserError
 
 CACHED = metadata_store_pb2.Execution.CACHED
 COMPLETE = metadata_store_pb2.Execution.COMPLETE
+# An id has fewer digits: SQLite's integers have 64 bits.
+_DIGITS = 19
 
 
 class LockedMetadata:
@@ -28,7 +32,7 @@ class LockedMetadata:
             lock: lock file shared by the processes of the workspace.
             neutral: maps a text to one that does not depend on the workspace's location, for TFX's cache keys.
         """
-        self._neutral = neutral
+        self._neutral, self._database = neutral, database
         self._config = metadata.sqlite_metadata_connection_config(str(database))
         self._threads = threading.RLock()
         self._processes = FileLock(lock)
@@ -61,6 +65,21 @@ class LockedMetadata:
         finally:
             self._processes.release()
             self._threads.release()
+
+    def skip_ids_of(self, artifacts: Path) -> None:
+        """Makes the ids of new executions larger than those of the artifacts' folders, so that none writes into an old folder.
+
+        The database is older than the folders if it was deleted, or restored from a backup.
+        """
+        found = (p.name for pattern in ("*/*/*", "*/.system/*/*") for p in artifacts.glob(pattern))
+        last = max((int(name) for name in found if name.isascii() and name.isdigit() and len(name) < _DIGITS), default=0)
+        with self, closing(sqlite3.connect(self._database)) as connection, connection:
+            connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'Execution'", (last,))
+            # A table without a row yet has no entry.
+            connection.execute(
+                "INSERT INTO sqlite_sequence SELECT 'Execution', ? WHERE 'Execution' NOT IN (SELECT name FROM sqlite_sequence)",
+                (last,),
+            )
 
     def outcome(self, execution_id: int) -> tuple[Any, dict[str, Any]]:
         """Returns an execution's state and its output artifacts (MLMD's, one per key)."""

@@ -24,6 +24,7 @@ from switchyard.components.errors import CancelledError, StageError, last_line
 from switchyard.components.failure import classify
 from switchyard.components.process import interpreter, variables
 from switchyard.components.process.full_disk import disk_is_full, full_disk, note_written
+from switchyard.components.process.temporary import TemporaryFolder
 from switchyard.components.text.redaction import install, masked
 from switchyard.components.tracking.context import RunContext
 
@@ -86,11 +87,14 @@ class StageProcesses:
         """
         # TensorFlow and TFX leave temporary files; a terminated child cannot delete them.
         try:
-            temporary = tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True)
+            folder = TemporaryFolder()
         except OSError as error:
             raise StageError(f"no temporary folder: {full_disk(error) or error}") from error
-        with temporary as folder:
-            return self._run(replace(job, env={"TMPDIR": folder, **self._environment, **job.context.for_child(), **job.env}), say)
+        context = job.context.for_child()
+        try:
+            return self._run(replace(job, env={"TMPDIR": str(folder.path), **self._environment, **context, **job.env}), say)
+        finally:
+            folder.remove()
 
     def _run(self, job: Job, say: Callable[[str], None]) -> Any:
         receiver, sender = self._context.Pipe(duplex=False)

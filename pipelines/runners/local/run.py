@@ -55,6 +55,7 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
         self._deployment = runner_utils.extract_local_deployment_config(compiled.program)
         tfx_cache_keys.install()
         self._metadata = LockedMetadata(workspace.metadata, workspace.metadata_lock, self._neutral)
+        self._metadata.skip_ids_of(workspace.artifacts)
         # Stage -> id of the MLflow run that produced its outputs: this run's, or an earlier one's.
         self.work: dict[str, str | None] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,8 @@ _PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", 
 # Without writing the index, which runs a hook, and without a repository's file monitor.
 _GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
 _RUNS = re.compile(r"filter\..+\.(clean|process)|remote\..+\.promisor|extensions\.partialclone", re.IGNORECASE)
+# Keys of one section that are logged one by one; the config's text is an artifact of the run.
+_MOST_KEYS = 100
 # Tags that the stages' runs copy from their parent.
 NESTED_TAGS = ("switchyard.pipeline", "mlflow.user")
 
@@ -93,10 +96,21 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
 
 
 def _settings(config: PipelineConfig) -> dict[str, str]:
-    """Returns every value of the config by its key, without the hyperparameters, which have names of their own."""
-    values = config.model_dump(mode="json", exclude={"trainer": {"hyperparameters", "trees"}})
+    """Returns every value of the config by its key, without the hyperparameters, which have names of their own.
+
+    A section with many keys, such as `data.columns` of a wide table, is one value: their number and a digest.
+    """
+    values = _shortened(config.model_dump(mode="json", exclude={"trainer": {"hyperparameters", "trees"}}))
     flat = {key_of(key): value for key, value in _flat(values).items()}
     return {key: mask(value if isinstance(value, str) else json.dumps(value)) for key, value in flat.items()}
+
+
+def _shortened(values: dict[str, Any]) -> Any:
+    short = {key: _shortened(value) if isinstance(value, dict) else value for key, value in values.items()}
+    if len(short) <= _MOST_KEYS:
+        return short
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return f"{len(values):,} keys, sha256 {digest[:16]}"
 
 
 def versions() -> list[str]:
