@@ -127,7 +127,8 @@ class Workspace:
             if not ignore.exists():
                 ignore.write_text("*\n", encoding="utf-8")
         except OSError as error:
-            part = f" ({error.filename})" if str(error.filename).startswith(f"{self.root}{os.sep}") else ""
+            inside = str(error.filename).startswith(f"{self.root}{os.sep}") and os.path.lexists(error.filename)
+            part = f" ({error.filename})" if inside else ""
             why = os.strerror(error.errno or 0)
             raise UserError(f"workspace {self.root}: cannot write to it{part}: {why}. Choose another with --workspace.") from None
         note_written(self.root)
