@@ -123,7 +123,8 @@ def _shared_queries(examples_uri: str, summary: DatasetSummary, limit: float) ->
 def _queries(examples_uri: str, split: str, group: str, missing: list[str]) -> np.ndarray:
     """Returns the hashes of a split's queries, uint64 (queries,), sorted."""
     found = [key_hashes(b.column(group), np.zeros(b.num_rows, "uint64"), missing) for b in _batches(examples_uri, split)]
-    return np.unique(np.concatenate(found))
+    hashes: np.ndarray = np.unique(np.concatenate(found))
+    return hashes
 
 
 def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
