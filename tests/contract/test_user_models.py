@@ -235,12 +235,12 @@ def test_a_last_batch_of_one_row_is_trained_beside_batch_normalization(trainer, 
 
 
 def test_one_row_leaves_the_statistics_of_batch_normalization_as_they_are():
-    from switchyard.components.training.pytorch.trainer import _batch_norm_at_rest
+    from switchyard.components.training.pytorch.module import batch_norm_at_rest
 
     layer = nn.BatchNorm1d(3)
     layer(torch.randn(50, 3))
     before = layer.running_var.clone()
-    with _batch_norm_at_rest(nn.Sequential(layer)):
+    with batch_norm_at_rest(nn.Sequential(layer)):
         assert layer(torch.randn(1, 3)).isfinite().all()
     assert torch.equal(layer.running_var, before)
     assert layer.training

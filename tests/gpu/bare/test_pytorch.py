@@ -19,7 +19,7 @@ from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, 
 from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
-from switchyard.components.training.pytorch import batches, default_model, trainer
+from switchyard.components.training.pytorch import batches, default_model, epochs, module
 from switchyard.components.training.pytorch import compile as compiler
 from switchyard.components.training.pytorch.archive import MODEL_FILE
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
@@ -182,7 +182,7 @@ def test_a_deterministic_training_gives_the_same_bits_twice(trained):
 @pytest.mark.parametrize("share", [batches._SHARE, 0.0], ids=["on the device", "copied ahead"])
 def test_nothing_waits_for_the_gpu_within_an_epoch(share, precision, trained, monkeypatch):
     monkeypatch.setattr(batches, "_SHARE", share)
-    step, ended = trainer._Module.training_step, trainer._Epochs.on_validation_epoch_end
+    step, ended = module.Module.training_step, epochs.Epochs.on_validation_epoch_end
 
     def strict(module, batch, index):
         assert batch[1].is_cuda
@@ -194,8 +194,8 @@ def test_nothing_waits_for_the_gpu_within_an_epoch(share, precision, trained, mo
         torch.cuda.set_sync_debug_mode("default")
         ended(*given)
 
-    monkeypatch.setattr(trainer._Module, "training_step", strict)
-    monkeypatch.setattr(trainer._Epochs, "on_validation_epoch_end", at_end)
+    monkeypatch.setattr(module.Module, "training_step", strict)
+    monkeypatch.setattr(epochs.Epochs, "on_validation_epoch_end", at_end)
     try:
         trained(precision=precision, epochs=3)
     finally:
