@@ -15,6 +15,8 @@ from switchyard.components.training.ledger import as_number
 
 # Updates are flushed at whichever limit is reached first; outputs of many classes are large.
 _STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
+# Predictions that wait for the end of the epoch: to select the rows of a weight above 0 waits for a GPU.
+_VALUES_SELECTED_AT_ONCE = 1 << 24
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -56,11 +58,16 @@ def _confusion(preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor 
     return torch.stack([below, above], dim=-1).transpose(0, 1)
 
 
-class _WeightedMean(torchmetrics.MeanMetric):
-    """The weighted accuracy of a classification, or the weighted mean absolute error of quantities."""
+class _WeightedMean(torchmetrics.Metric):
+    """The weighted accuracy of a classification, or the weighted mean absolute error of quantities.
+
+    torchmetrics' MeanMetric, which looks for NaN in each update, waits for a GPU.
+    """
 
     def __init__(self) -> None:
-        super().__init__(nan_strategy="ignore")
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> None:
         """Adds predictions, labels and weights (B,).
@@ -74,7 +81,13 @@ class _WeightedMean(torchmetrics.MeanMetric):
             values = (preds.argmax(dim=1) == target).float()
         else:
             values = ((preds > 0.5).long() == target).float()
-        super().update(values.mean(dim=1) if values.ndim > 1 else values, weights)
+        of_rows = values.mean(dim=1) if values.ndim > 1 else values
+        self.total: torch.Tensor = self.total + (of_rows * weights).sum()
+        self.weight: torch.Tensor = self.weight + weights.sum()
+
+    def compute(self) -> torch.Tensor:
+        """Returns the mean, shape ()."""
+        return self.total / self.weight
 
 
 class Metrics(nn.Module):
@@ -85,6 +98,8 @@ class Metrics(nn.Module):
         self._request, spec = request, request.spec
         self._waiting: list[tuple[torch.Tensor, ...]] = []
         self._values = 0
+        self._unselected: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._unselected_values = 0
         weighted = request.train.weighted
         metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
         if spec.task == BINARY:
@@ -128,6 +143,8 @@ class Metrics(nn.Module):
         """Returns the metrics of all batches since the last call, and resets them."""
         if self._waiting:
             self._count()
+        if self._unselected:
+            self._select()
         found = {name: as_number(name, cast(Any, metric).compute()) for name, metric in self.metrics.items()}
         for metric in self.metrics.values():
             cast(Any, metric).reset()
@@ -140,15 +157,28 @@ class Metrics(nn.Module):
             label = label.long()
         predicted = activated(output, self._request)
         predicted = predicted[:, 0] if self._request.spec.task in (BINARY, REGRESSION, RANKING) else predicted
-        counted = weights[0] > 0 if weights else slice(None)
+        if weights and self._own:
+            self._unselected.append((predicted, label, weights[0] > 0))
+            self._unselected_values += predicted.numel()
+            if self._unselected_values >= _VALUES_SELECTED_AT_ONCE:
+                self._select()
         for name, metric in self.metrics.items():
             if name == self._loss:
                 # Per row: torchmetrics 1.9 ignores the weights of a mean with nan_strategy="disable".
                 cast(Any, metric).update(losses)
-            elif name in self._own:
-                cast(Any, metric).update(predicted[counted], label[counted])
-            else:
+            elif name not in self._own:
                 cast(Any, metric).update(predicted, label, *weights)
+            elif not weights:
+                cast(Any, metric).update(predicted, label)
+
+    def _select(self) -> None:
+        """Updates the user's metrics with the rows of a weight above 0."""
+        predicted, label, counted = (torch.cat(each) for each in zip(*self._unselected, strict=True))
+        self._unselected, self._unselected_values = [], 0
+        rows = counted.nonzero()[:, 0]
+        if len(rows):
+            for name in self._own:
+                cast(Any, self.metrics[name]).update(predicted[rows], label[rows])
 
 
 def activated(output: torch.Tensor, request: TrainRequest) -> torch.Tensor:
