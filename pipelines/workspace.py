@@ -18,6 +18,7 @@ import click
 
 from switchyard.components.errors import UserError
 from switchyard.components.process.full_disk import note_written
+from switchyard.components.process.temporary import check_temporary
 from switchyard.components.progress import no_progress_bars
 from switchyard.components.text.escaping import sqlite_uri
 from switchyard.components.text.redaction import take_credentials
@@ -114,8 +115,9 @@ class Workspace:
         """Creates the folder, or adapts an existing one to its location; returns the folders created, including parents.
 
         Raises:
-            UserError: the folder is read-only, or was moved while a run wrote to it.
+            UserError: the folder or the one for temporary files is read-only, or it was moved while a run wrote to it.
         """
+        check_temporary()
         made = [p for p in (self.root, *self.root.parents) if not p.exists()]
         try:
             for folder in (self.root, self.artifacts, self.logs, self.state):

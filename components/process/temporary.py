@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from switchyard.components.errors import UserError, first_line
+
 PREFIX = "switchyard-run-"
 # A new folder is not locked yet.
 _NEW_SECONDS = 60.0
@@ -25,7 +27,8 @@ class TemporaryFolder:
     """
 
     def __init__(self) -> None:
-        """Creates the folder. Raises OSError if the temporary folder is not writable."""
+        """Creates the folder. Raises UserError or OSError if it cannot be created."""
+        check_temporary()
         _remove_abandoned_once()
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -38,6 +41,17 @@ class TemporaryFolder:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
             self._lock = None
+
+
+def check_temporary() -> None:
+    """Raises UserError if no folder for temporary files can be written to."""
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise UserError(
+            f"TMPDIR: no folder for temporary files can be written to: {first_line(error)}; set TMPDIR to one that can, or free "
+            "space there"
+        ) from None
 
 
 @contextmanager

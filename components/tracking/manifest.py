@@ -95,6 +95,11 @@ def _parse(content: bytes) -> dict[str, str]:
     return dict(files)
 
 
+def check_regular(folder: Path) -> None:
+    """Raises UserError for a link or another special file in a folder, before it is copied: a pipe or a device never ends."""
+    _files(folder)
+
+
 def _files(folder: Path) -> set[str]:
     """Returns the relative names of all files.
 

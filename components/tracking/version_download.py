@@ -6,9 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from switchyard.components.errors import UserError
-from switchyard.components.tracking.manifest import verify
+from switchyard.components.tracking.manifest import check_regular, verify
 from switchyard.components.tracking.model_registry import DIGEST
 
 
@@ -16,6 +17,12 @@ def registered_digest(client: Any, name: str, version: str) -> str | None:
     """Returns the registered digest of a version's manifest, or None without one."""
     found: str | None = client.get_model_version(name, version).tags.get(DIGEST)
     return found
+
+
+def _local(source: str) -> Path | None:
+    """Returns the folder that a version is copied from, if it is on this machine."""
+    address = urlsplit(source)
+    return Path(unquote(address.path)) if address.scheme in ("", "file") else None
 
 
 def download_version(client: Any, uri: str, name: str, version: str, target: Path, *, trust: bool = False) -> str | None:
@@ -41,6 +48,8 @@ def download_version(client: Any, uri: str, name: str, version: str, target: Pat
             "it again; serve, predict, drift and deploy accept it with --trust."
         )
     source = client.get_model_version_download_uri(name, version)
+    if local := _local(source):
+        check_regular(local)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         # The downloaded folder is named like the last part of the source.
         shutil.move(download_artifacts(artifact_uri=source, dst_path=work, tracking_uri=uri), target)

@@ -1,6 +1,7 @@
 """A bundle is opened only when it is as it was registered, and names nothing to run but its own."""
 
 import importlib
+import os
 import sys
 
 import pandas as pd
@@ -280,6 +281,20 @@ def test_a_changed_registered_version_is_neither_deployed_nor_compared(file, reg
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=f"{file}' was changed"):
         compare(uri, "m", ["1", "2"], rows, as_json=False)
+
+
+@pytest.mark.parametrize("what", ["a device", "a pipe", "a link to a folder", "a link to a file"])
+def test_a_registered_version_in_a_folder_is_copied_from_regular_files_only(what, registry, tmp_path):
+    uri, files = registry
+    for place in list(files.rglob("bundle.json")):
+        place.replace(tmp_path / "bundle.json")
+        if what == "a pipe":
+            os.mkfifo(place)
+        else:
+            links = {"a device": "/dev/zero", "a link to a folder": "..", "a link to a file": tmp_path / "bundle.json"}
+            place.symlink_to(links[what])
+    with pytest.raises(UserError, match=r"bundle\.json' is not a regular file"), open_model("m@1", uri):
+        pass
 
 
 def test_a_version_without_a_digest_needs_trust(registry):

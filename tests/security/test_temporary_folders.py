@@ -12,6 +12,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.process.own_folder import own_folder
 from switchyard.components.process.temporary import PREFIX, remove_abandoned, temporary_folder
 from switchyard.pipelines.runners.kubeflow.carried_files import unpack
+from switchyard.pipelines.workspace import Workspace
 from tests.command import REPOSITORY, environment
 
 pytestmark = pytest.mark.core
@@ -122,3 +123,12 @@ def test_a_temporary_folder_is_removed_at_its_end(temporary):
         (folder / "x").touch()
         assert list(temporary.iterdir()) == [folder]
     assert list(temporary.iterdir()) == []
+
+
+def test_without_a_folder_for_temporary_files_a_run_is_refused_before_it_begins(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc/self", "/sys"])
+
+    with pytest.raises(UserError, match=r"TMPDIR: no folder for temporary files can be written to: .* set TMPDIR"):
+        Workspace(tmp_path / "w").create()
+    assert not (tmp_path / "w").exists()
