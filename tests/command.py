@@ -82,12 +82,14 @@ class WarmCommand:
 
     def __init__(self, process=(sys.executable, "-m", "tests.warm_cli")):
         self._command, self._process = process, None
+        # Of now: a test that changes variables may be the first to call.
+        self._environment = environment(PYTHONPATH=REPOSITORY)
 
     def _start(self):
         self._process = subprocess.Popen(
             self._command,
             cwd=REPOSITORY,
-            env=environment(PYTHONPATH=REPOSITORY),
+            env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ import sys
 import pandas as pd
 import pytest
 
-from tests.command import BREAST_CANCER, EXAMPLES, REPOSITORY, TRAINERS, environment, switchyard
+from tests.command import BREAST_CANCER, EXAMPLES, REPOSITORY, TRAINERS, environment
 
 pytestmark = pytest.mark.core
 DATA = EXAMPLES / "breast_cancer" / "data.csv"
@@ -71,7 +71,7 @@ def _variables_as_they_were():
 
 
 @pytest.mark.usefixtures("_variables_as_they_were")
-def test_a_loaded_model_predicts_rows_as_the_command_predicts_files(runs, workspace, tmp_path):
+def test_a_loaded_model_predicts_rows_as_the_command_predicts_files(runs, workspace, tmp_path, warm):
     import switchyard as api
 
     name = f"breast_cancer@{runs['pytorch'].json['model_version']}"
@@ -82,7 +82,7 @@ def test_a_loaded_model_predicts_rows_as_the_command_predicts_files(runs, worksp
     found = api.predict(model, frame)
     pd.testing.assert_frame_equal(api.predict(model, frame.to_dict("records")), found)
     pd.testing.assert_frame_equal(api.predict(name, frame, workspace=workspace), found)
-    done = switchyard("predict", name, tmp_path / "rows.csv", "-o", tmp_path / "by command.csv", "--workspace", workspace)
+    done = warm("predict", name, tmp_path / "rows.csv", "-o", tmp_path / "by command.csv", "--workspace", workspace)
     assert done.code == 0, done.stderr
     written = api.predict(name, tmp_path / "rows.csv", output=tmp_path / "by function.csv", workspace=workspace)
     assert (written.rows, written.bad_rows, written.reasons) == (20, 0, None)

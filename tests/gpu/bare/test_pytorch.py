@@ -71,9 +71,11 @@ def scores(made, rows=200, size=None):
     return np.concatenate([predict(features) for features, _ in made.eval.batches(size or rows)])
 
 
-@pytest.mark.core
 # In float32 on a CPU: twice the same training, which the contract of trainers covers.
-@pytest.mark.parametrize("precision", ["bf16", *(pytest.param(p, marks=on_a_gpu) for p in ("float32", "tf32", "fp16"))])
+@pytest.mark.parametrize(
+    "precision",
+    [pytest.param("bf16", marks=pytest.mark.core), *(pytest.param(p, marks=on_a_gpu) for p in ("float32", "tf32", "fp16"))],
+)
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.usefixtures("no_dropout")
 def test_learns_as_in_float32_on_a_cpu_and_serves_in_float32(task, precision, trained):
