@@ -1,1 +1,1 @@
-"""Switchyard's tests: a folder is a suite and its marker; docs/testing.md says what is tested where."""
+"""Switchyard's tests. Each folder is a suite, whose name is the marker of its tests; docs/testing.md describes them."""

@@ -1,4 +1,4 @@
-"""What users get wrong, as data: shared by the suites that try it in one process and through the command."""
+"""Mistakes of users, as data for the suites that check them in one process and through the command."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def config(**changes):
 
 @contextmanager
 def command_in_this_process():
-    """Gives the command as a function of its arguments; what it sets for its own process is put back."""
+    """Yields the command as a function of its arguments; restores what the command sets in this process."""
     before, on_sigterm = dict(os.environ), signal.getsignal(signal.SIGTERM)
     try:
         yield lambda *arguments: CliRunner().invoke(main, [*map(str, arguments)])

@@ -203,7 +203,7 @@ def alive(pid):
 
 
 def all_gone(processes):
-    """An interpreter that is importing sees its end when that is done: on a busy machine, after a minute."""
+    """Waits until processes have ended: one that is importing handles a signal afterwards, on a busy machine after a minute."""
     deadline = time.monotonic() + 180
     while any(alive(p.pid) for p in processes):
         assert time.monotonic() < deadline, "a stage outlived its runner"

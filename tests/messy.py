@@ -1,4 +1,4 @@
-"""A regression on columns as people have them: missing values, texts beyond ASCII, awkward names, nothing at all."""
+"""A regression on messy columns: missing values, texts beyond ASCII, awkward names, an empty column."""
 
 import numpy as np
 import pandas as pd

@@ -2,7 +2,8 @@
 
 Works on a copy of HEAD: the working tree is not touched. Each mutant meets its own tests (`caught_by`) first, then the unit
 tests, then the rest of `make test`, the short tests first, up to the first failure. The failing test must pass without the
-mutant. Results are kept in .cache/mutants.json: a second call at the same commit continues after the last finished mutant.
+mutant. Results are kept in .cache/mutants.json. A second call continues after the last finished mutant; a result of an earlier
+commit holds as long as neither the mutant's file nor that of the test which caught it has changed.
 With --own-tests a mutant meets only its own tests: minutes instead of hours; one that they let pass stays untried.
 """
 
@@ -32,7 +33,7 @@ SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 
 @dataclass(frozen=True)
 class Mutant:
-    """A line of `file`, and what replaces it; `caught_by`: the tests that run first."""
+    """A line of `file` and its replacement; `caught_by`: the tests that run first."""
 
     file: str
     line: str
@@ -110,26 +111,48 @@ def copy_of_head():
             subprocess.run(["git", "worktree", "remove", "--force", str(copy)], cwd=REPOSITORY, check=True)
 
 
-def earlier_results(commit):
-    """Returns key of a mutant -> what caught it (None: nothing), as far as this commit has been tried."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    return found.get("results", {}) if found.get("commit") == commit else {}
+def earlier_results(chosen, commit, changed):
+    """Returns key of a mutant -> {"by": what caught it or None, "commit": when}, of those that hold at `commit`.
+
+    `changed`: a function (commit, files) -> whether one of the files has changed between that commit and `commit`.
+    """
+    found, held = kept(), {}
+    for mutant in chosen:
+        row = found.get(mutant.key)
+        # A survivor may be caught by a test that was added since.
+        if row and (
+            row["commit"] == commit or (row["by"] and not changed(row["commit"], [mutant.file, row["by"].split("::")[0]]))
+        ):
+            held[mutant.key] = row
+    return held
 
 
-def keep(commit, results):
+def kept():
+    """Returns all results in .cache/mutants.json."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def changed_since(commit, files):
+    """Returns whether one of `files` differs between a commit and HEAD; also if the commit is not known here."""
+    command = ["git", "diff", "--quiet", commit, "HEAD", "--", *files]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode != 0
+
+
+def keep(results):
+    """Writes results; those of mutants that were not chosen stay."""
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"commit": commit, "results": results}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(kept() | results, indent=1) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help="parts of file names: try these mutants only")
     parser.add_argument("--own-tests", action="store_true", help="run only the tests that `caught_by` names")
-    parser.add_argument("--again", action="store_true", help="forget the results of this commit")
+    parser.add_argument("--again", action="store_true", help="forget earlier results")
     arguments = parser.parse_args()
     chosen = [m for m in mutants() if not arguments.only or any(o in m.file for o in arguments.only)]
     commit = git("rev-parse", "HEAD")
-    results = {} if arguments.again else earlier_results(commit)
+    results = {} if arguments.again else earlier_results(chosen, commit, changed_since)
     with copy_of_head() as copy:
         for number, mutant in enumerate(chosen, 1):
             started, row = time.monotonic(), f"{number:>2}/{len(chosen)} {mutant.file}"
@@ -140,12 +163,12 @@ def main():
                 if by is None and arguments.own_tests:
                     print(f"{row}: not caught by {mutant.caught_by}", flush=True)
                     continue
-                results[mutant.key] = by
-                keep(commit, results)
-            by = results[mutant.key]
+                results[mutant.key] = {"by": by, "commit": commit}
+                keep(results)
+            by = results[mutant.key]["by"]
             outcome = f"caught by {by}" if by else f"SURVIVES: {mutant.line.strip()} -> {mutant.becomes.strip()}"
             print(f"{row}: {outcome}{before or f' ({time.monotonic() - started:.0f} s)'}", flush=True)
-    number = sum(results.get(m.key) is not None for m in chosen)
+    number = sum(results.get(m.key, {}).get("by") is not None for m in chosen)
     print(f"{number} of {len(chosen)} mutants are caught")
     return 0 if number >= min(NEEDED, len(chosen)) else 1
 

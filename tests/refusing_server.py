@@ -1,4 +1,4 @@
-"""A proxy before a tracking server, as companies have one: what it refuses it answers itself, the rest it hands on."""
+"""A proxy in front of a tracking server: it answers refused requests itself and forwards all others."""
 
 import http.client
 import threading
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 @contextmanager
 def refusing_proxy(refuses, target=None, body=b"<html>no entry</html>"):
-    """Gives its address. `refuses` is called with (method, path) and returns a status, or None to hand the request on."""
+    """Yields its address. `refuses` is called with (method, path) and returns a status, or None to forward the request."""
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self):

@@ -1,4 +1,4 @@
-"""Registries of a test's own, so that aliases move where no other test looks."""
+"""Separate registries for tests that move aliases."""
 
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking

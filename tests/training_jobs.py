@@ -1,4 +1,4 @@
-"""Trainings of their own, in processes of their own, over what one pipeline run has prepared."""
+"""Trainings in separate processes on the output of one pipeline run."""
 
 import json
 import os

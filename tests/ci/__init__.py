@@ -1,1 +1,1 @@
-"""What CI runs beside `make test`, and what is known of the suites it does not run."""
+"""Chooses what CI runs beside `make test`, and records when each suite last passed."""

@@ -1,4 +1,4 @@
-"""`tests/last_passed.json`: at which commit a suite last passed whole, and which commits have landed."""
+"""`tests/last_passed.json`: the commit at which each suite last passed completely, and the landed commits."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def git(*arguments):
 
 
 def record(passed, counts, seconds):
-    """Notes that suites have passed at this commit; returns what to print."""
+    """Records that suites have passed at this commit; returns the text to print."""
     if not passed:
         return "no suite is recorded as passed"
     changed = git("status", "--porcelain", "--", ".", *(f":!{path}" for path in RECORDS))
@@ -41,7 +41,7 @@ def record(passed, counts, seconds):
 
 
 def land(commit="HEAD", *, passed=()):
-    """Notes that a commit has landed: what CI compares the next change with; `passed`: the suites that CI ran for it."""
+    """Records a landed commit, with which CI compares the next change; `passed`: the suites that CI ran for it."""
     document, found = read(), git("rev-parse", "--verify", f"{commit}^{{commit}}")
     if found is None:
         raise SystemExit(f"{commit}: no such commit")

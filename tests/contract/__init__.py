@@ -1,1 +1,1 @@
-"""What every trainer promises, by every trainer."""
+"""The contract of trainers, checked for every trainer."""

@@ -1,4 +1,4 @@
-"""Compiled models, and memory that runs out: what cannot be done is done otherwise, or told so that it can be mended."""
+"""Compiled models, and memory that runs out: a fallback, or an error that says what to change."""
 
 import pytest
 import tensorflow as tf

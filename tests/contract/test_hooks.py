@@ -1,4 +1,4 @@
-"""The optional functions of a user's model file: each trains as the setting in its place does, in every framework."""
+"""The optional functions of a user's model file train as the settings that they replace, in every framework."""
 
 from pathlib import Path
 

@@ -127,7 +127,7 @@ def test_an_interrupted_training_resumes_its_schedule(trainer, make):
 
 
 class Late:
-    """As `Beside`, with writes that begin when the next epoch has been trained; a kill follows the second."""
+    """A `Beside` that writes each checkpoint after the next epoch, and raises `Killed` after the second write."""
 
     def __init__(self):
         self.pending, self.written = None, 0

@@ -1,4 +1,4 @@
-"""A precision means the same in every framework, and `deterministic` gives the same bits twice."""
+"""Precisions have the same meaning in every framework; with `deterministic` two trainings are equal bit by bit."""
 
 import json
 import subprocess

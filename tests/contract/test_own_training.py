@@ -1,4 +1,4 @@
-"""A compiled Keras model and a LightningModule are trained as they are: their loss, optimizer, schedule, steps and metrics."""
+"""A compiled Keras model and a LightningModule are trained with their own loss, optimizer, schedule, steps and metrics."""
 
 from dataclasses import replace
 

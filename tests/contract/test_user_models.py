@@ -1,4 +1,4 @@
-"""What a user's model may be: refused before training, in both frameworks, when it could not be trained, exported or served."""
+"""User models: both frameworks refuse one before training if it cannot be trained, exported or served."""
 
 import keras
 import lightning.pytorch as lightning

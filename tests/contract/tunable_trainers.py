@@ -1,4 +1,4 @@
-"""A trainer of a known optimum, to search with: what it reports is a formula of the hyperparameters."""
+"""A trainer with a known optimum for searches: it reports a formula of its hyperparameters."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Trainers of models that evaluation cannot tell from good ones, and that must not be served."""
+"""Trainers of models that pass evaluation and must fail infra validation."""
 
 import os
 
@@ -6,7 +6,7 @@ from sklearn_trainer import SklearnTrainer
 
 
 class ForgetfulTrainer(SklearnTrainer):
-    """Its model needs what only a stage's process has."""
+    """Its model depends on a variable that only a stage's process has."""
 
     name = "forgetful"
 
@@ -17,7 +17,7 @@ class ForgetfulTrainer(SklearnTrainer):
 
 
 class MoodyTrainer(SklearnTrainer):
-    """Its model's answer depends on what else is in the batch, as with batch normalization left in training mode."""
+    """Its model's answer depends on the other rows of the batch, as with batch normalization in training mode."""
 
     name = "moody"
 

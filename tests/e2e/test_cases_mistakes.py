@@ -33,7 +33,7 @@ def case(folder):
     return folder
 
 
-def test_a_run_in_a_folder_of_any_name_stays_in_it(tmp_path, warm):
+def test_a_run_in_a_folder_of_any_name_stays_in_it(tmp_path):
     name = "folder [v1] a%20b?c#1 'q\" ü@h*"
     folder = case(tmp_path / "outer" / name)
     done = switchyard(
@@ -41,12 +41,12 @@ def test_a_run_in_a_folder_of_any_name_stays_in_it(tmp_path, warm):
     )
     assert done.code == 0, done.stderr
     assert done.json["champion"] == done.json["model_version"]
-    predicted = warm(
+    predicted = switchyard(
         *("predict", "odd_folder@champion", folder / "d.csv", "-o", folder / "out.csv", "--workspace", folder / ".switchyard")
     )
     assert predicted.code == 0, predicted.stderr
     assert len(pd.read_csv(folder / "out.csv")) == 300
-    again = warm("run", folder / "pipeline.yaml", "--json", *WITHOUT_CONTEST, "--even-if-unchanged")
+    again = switchyard("run", folder / "pipeline.yaml", "--json", *WITHOUT_CONTEST, "--even-if-unchanged")
     assert {again.stages[s] for s in ("ingest", "statistics", "transform")} == {"cached"}
     assert [p.name for p in (tmp_path / "outer").iterdir()] == [name]
     client = MlflowClient(sqlite_uri(folder / ".switchyard" / "mlflow.db"))

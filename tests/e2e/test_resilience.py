@@ -78,7 +78,7 @@ def test_two_concurrent_runs_in_one_workspace_finish_and_one_is_champion(tmp_pat
     assert {n for n, s in again.stages.items() if s != "cached"} in (ANEW, ANEW | {"training"})
 
 
-def test_a_run_recorded_while_mlflow_is_unreachable_is_uploaded_later(tmp_path, warm):
+def test_a_run_recorded_while_mlflow_is_unreachable_is_uploaded_later(tmp_path):
     """A tracking server that is not there: the run ends well, says so, and its record is uploaded later to a real one."""
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
@@ -87,11 +87,11 @@ def test_a_run_recorded_while_mlflow_is_unreachable_is_uploaded_later(tmp_path, 
     assert done.json["blessed"] is not None
     assert done.json["mlflow_run_id"] is None
     assert "MLflow was unreachable" in done.stderr
-    early = warm("upload", "--workspace", tmp_path / "w", env={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": 0})
+    early = switchyard("upload", "--workspace", tmp_path / "w", env={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": 0})
     assert early.code == 1
     assert "Nothing is lost" in early.stderr
     with mlflow_server(tmp_path, port):
-        sent = warm("upload", "--workspace", tmp_path / "w")
+        sent = switchyard("upload", "--workspace", tmp_path / "w")
         assert sent.code == 0, sent.stderr
         assert "1 runs sent" in sent.stdout
         client = MlflowClient(uri)
@@ -101,8 +101,8 @@ def test_a_run_recorded_while_mlflow_is_unreachable_is_uploaded_later(tmp_path, 
         training = next(r for r in runs if r.info.run_name == "training")
         assert len(client.get_metric_history(training.info.run_id, "val_loss")) == 3
         assert client.get_model_version_by_alias("breast_cancer", "champion").version is not None
-        assert "nothing to send" in warm("upload", "--workspace", tmp_path / "w").stdout
-        again = warm.run(BREAST_CANCER, tmp_path / "w", *arguments)
+        assert "nothing to send" in switchyard("upload", "--workspace", tmp_path / "w").stdout
+        again = run(BREAST_CANCER, tmp_path / "w", *arguments)
         assert again.stages["training"] == "cached"
         assert again.json["champion"] == again.json["model_version"] == "1"
         assert again.json["models"]["champion"]["version"] == "1"

@@ -1,4 +1,4 @@
-"""For trainings in pytest's own process: one framework is to leave the other some memory."""
+"""Lets both frameworks share a GPU's memory in pytest's process."""
 
 import os
 

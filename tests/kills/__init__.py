@@ -1,1 +1,1 @@
-"""Runs that are killed in every stage in turn."""
+"""Runs that are killed in each stage in turn."""

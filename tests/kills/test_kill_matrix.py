@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from tests.command import ANEW, BREAST_CANCER, STAGES, all_gone, lines_until, run, start
 
-TRAINED_LONG = ["--set", "trainer.hyperparameters.epochs=150", "--set", "trainer.hyperparameters.early_stopping=null"]
+TRAINED_LONG = ["--set", "trainer.hyperparameters.epochs=200", "--set", "trainer.hyperparameters.early_stopping=null"]
 
 
 def kill_as_it_begins(stage, workspace, *arguments):

@@ -1,1 +1,1 @@
-"""Plugins of pytest that every suite has: what is made once, what must be left clean, what is recorded."""
+"""pytest plugins of all suites: shared fixtures, clean-up checks, records of durations and results."""

@@ -1,4 +1,4 @@
-"""Nothing is left behind by a test: neither a changed environment nor a process nor a file beside the code."""
+"""Fails tests that leave a changed environment, a process or a file in the repository behind."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def _files():
-    """The names at the top of the repository, where a process leaves what it writes; caches begin with a dot."""
+    """Returns the names at the top of the repository, where stray output of processes appears; caches begin with a dot."""
     return {
         name for name in os.listdir(REPOSITORY) if not name.startswith(".") and not name.endswith((".egg-info", "__pycache__"))
     }

@@ -1,4 +1,4 @@
-"""What takes long is made once in a session, also where several processes share the tests."""
+"""Costly fixtures are built once in a session, also when several processes share the tests."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ DURATIONS = Path(__file__).parent.parent / "durations.json"
 
 
 def made_once(function):
-    """Marks a session fixture as costly: tests that use it run in one process, one after the other."""
+    """Marks a session fixture as costly: its tests run in one process, one after the other."""
     function.made_once = True
     return function
 
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _by_seconds(items, *, shortest_first):
-    """Orders the groups by the seconds of tests/durations.json: no long one is left to a single process at the end."""
+    """Orders the groups by their seconds in tests/durations.json, so that no long group runs alone at the end."""
     known = json.loads(DURATIONS.read_text())["tests"] if DURATIONS.exists() else {}
     seconds = defaultdict(float)
     for item in items:

@@ -1,4 +1,4 @@
-"""The breast_cancer example, run by every trainer; and the command without its start-up time."""
+"""Runs of the examples by each trainer, and the command without its start-up time."""
 
 import json
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from tests.plugins.made_once import made_once
 
 @pytest.fixture(scope="session")
 def warm():
-    """The command without its start-up time; where the process itself is looked at, use `tests.command.switchyard`."""
+    """The command without its start-up time; for tests of the process itself, use `tests.command.switchyard`."""
     command = WarmCommand()
     yield command
     command.close()
@@ -21,7 +21,7 @@ def warm():
 @pytest.fixture(scope="session")
 @made_once
 def trained(make_once, warm):
-    """The workspace and, by trainer, its first run; all in one workspace, one after the other, the first in a fresh process."""
+    """The workspace, and trainer -> its first run. All runs share the workspace; the first one is a fresh process."""
 
     def build(workspace):
         found = {}
@@ -37,13 +37,13 @@ def trained(make_once, warm):
 
 @pytest.fixture(scope="session")
 def workspace(trained):
-    """Where `runs` ran. Not to be changed: what moves aliases takes a registry of its own, what runs again says so."""
+    """The workspace of `runs`, read-only: a test that moves an alias uses its own registry, see tests/registries.py."""
     return trained[0]
 
 
 @pytest.fixture(scope="session")
 def runs(trained):
-    """Trainer -> its first run, in `workspace`; the three are there to be looked at, not to compete."""
+    """Trainer -> its first run in `workspace`, without a comparison with the champion."""
     return trained[1]
 
 

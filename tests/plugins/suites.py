@@ -1,4 +1,4 @@
-"""A folder of tests is a suite: its tests carry its name as marker, so that any selection runs in one session."""
+"""Marks each test with its folder's name, so that any selection of suites runs in one session."""
 
 import ast
 import json
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
-    """Records what passed, and says for each suite of a longer run what became of it."""
+    """Records the suites that passed, and prints the results of each suite."""
     found = {}
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, []):

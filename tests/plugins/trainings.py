@@ -1,4 +1,4 @@
-"""Requests for trainers in this process, and trainings in processes of their own over what one pipeline run has prepared."""
+"""Requests for trainers in this process, and trainings in separate processes on the output of one pipeline run."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def make(data, tmp_path):
 
 @pytest.fixture
 def said():
-    """What a trainer tells the user."""
+    """The messages of a trainer to the user, a list."""
     from switchyard.components.progress import set_sink
 
     found = []
@@ -45,7 +45,7 @@ def said():
 @pytest.fixture(scope="session")
 @made_once
 def prepared(make_once):
-    """A pipeline run up to its end, with a model file of each framework: the folder."""
+    """The folder of a finished pipeline run, with a model file of each framework."""
     from tests.training_jobs import run_once
 
     folder, _ = make_once("workers", run_once)

@@ -14,7 +14,7 @@ import pytest
 
 from switchyard.components.bundle.model import bundle_info, bundle_path, load_bundle
 from switchyard.components.serving.client import records, tensors
-from tests.command import free_port
+from tests.command import free_port, switchyard
 from tests.serving.server import serving, start_server, until_ready
 
 
@@ -261,12 +261,12 @@ def test_a_server_with_a_certificate_answers_over_tls(bundles, tmp_path):
         server.stop()
 
 
-def test_serve_refuses_invalid_arguments(bundles, workspace, tmp_path, warm):
+def test_serve_refuses_invalid_arguments(bundles, workspace, tmp_path):
     port = free_port()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        done = warm("serve", bundles["tensorflow"], "--port", port, "--trust")
+        done = switchyard("serve", bundles["tensorflow"], "--port", port, "--trust")
     assert done.code == 2
     assert "Choose another port" in done.stderr
     cases = {
@@ -278,7 +278,7 @@ def test_serve_refuses_invalid_arguments(bundles, workspace, tmp_path, warm):
         (str(bundles["tensorflow"]), "--tls-cert", "x"): "give both",
     }
     for arguments, words in cases.items():
-        done = warm("serve", *arguments, "--workspace", workspace, "--trust")
+        done = switchyard("serve", *arguments, "--workspace", workspace, "--trust")
         assert done.code == 2, (arguments, done.stderr)
         assert words in done.stderr
         assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Examples read in batches against TFX's and Beam's own sources, of the same files."""
+"""Examples read in batches equal those of TFX's and Beam's own sources."""
 
 from __future__ import annotations
 

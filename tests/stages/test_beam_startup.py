@@ -1,4 +1,4 @@
-"""What Beam is made to remember is what it would find out."""
+"""Cached start-up lookups of Beam equal what Beam finds without the cache."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ for _ in range(2):
 
 
 def test_beams_startup_lookups_are_cached():
-    """In a process of its own: what is remembered stays."""
+    """Runs in a separate process, since the cache lasts as long as its process."""
     done = subprocess.run(
         [sys.executable, "-c", CHECK],
         cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""What is used of a library's private names is as it was when it was written: a change of one is looked at before it is taken."""
+"""The private names of libraries that components/compat uses are unchanged in the installed versions."""
 
 import hashlib
 import importlib

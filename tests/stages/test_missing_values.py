@@ -1,4 +1,4 @@
-"""Which cells are missing, and that a person reads of it before training."""
+"""Which cells count as missing, and the message about them before training."""
 
 import pytest
 import tensorflow as tf

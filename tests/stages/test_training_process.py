@@ -1,4 +1,4 @@
-"""Where a model is trained: a process with its own framework and none of the stage's, which ends with its stage."""
+"""The process of a training imports its own framework and none of the stage's, and ends with its stage."""
 
 import json
 import os
@@ -110,6 +110,20 @@ def job(tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def variables_of_server(tmp_path_factory):
+    """The variables of a run that has a process which has imported PyTorch: once for all tests that start from it."""
+    with TrainingServers(["pytorch"], tmp_path_factory.mktemp("servers")) as servers:
+        yield servers.environment
+
+
+@pytest.fixture
+def _from_server(variables_of_server, monkeypatch):
+    """Trainings and predictors of this process start from that process."""
+    for name, value in variables_of_server.items():
+        monkeypatch.setenv(name, value)
+
+
 def modules(folder):
     """Pid -> the modules of a process that built the model."""
     return {int(f.stem.partition("-")[2]): set(json.loads(f.read_text())) for f in folder.glob("modules-*.json")}
@@ -168,6 +182,7 @@ train(TrainingJob.model_validate_json({job("tensorflow", **accelerator).model_du
 
 
 @pytest.mark.core
+@pytest.mark.usefixtures("_from_server")
 def test_the_stage_receives_the_outcome_of_the_training(job, tmp_path):
     with training_server("pytorch", tmp_path / "log") as server:
 
@@ -211,13 +226,12 @@ train(TrainingJob.model_validate_json({job(how="sleeps").model_dump_json()!r}), 
 
 
 @pytest.mark.core
-def test_a_model_predicts_where_its_framework_is_imported_already(job, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("_from_server")
+def test_a_model_predicts_where_its_framework_is_imported_already(job, tmp_path):
     features = {name: np.linspace(-2, 2, 7, dtype=np.float32)[:, None] for name in "ab"}
     export = tmp_path / "state" / "export"
-    with TrainingServers(["pytorch"], tmp_path) as servers:
-        monkeypatch.setenv(*next(iter(servers.environment.items())))
-        train(job(), no_report)
-        code = f"""
+    train(job(), no_report)
+    code = f"""
 import sys
 import numpy as np
 from pathlib import Path
@@ -227,32 +241,31 @@ features = {{name: np.linspace(-2, 2, 7, dtype=np.float32)[:, None] for name in 
 np.save({str(tmp_path / "scores.npy")!r}, np.concatenate([predict(features), predict({{k: v[:0] for k, v in features.items()}})]))
 assert not {{"torch", "tensorflow"}} & set(sys.modules)
 """
-        subprocess.run([sys.executable, "-c", code], env=environment(PYTHONPATH=REPOSITORY), cwd=REPOSITORY, check=True)
-        here = load_predictor_class(tmp_path, "pytorch").load_predictor(export)
-        np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), here(features))
-        predict = predictor_class(tmp_path, "pytorch").load_predictor(export)
-        with pytest.raises(StageError, match="KeyError: 'b'"):
-            predict({"a": features["a"]})
-        (export / "model.pt2").write_bytes(b"no archive")
-        with pytest.raises(UserError, match=r"model.pt2 is refused: it is not an archive"):
-            predictor_class(tmp_path, "pytorch").load_predictor(export)
+    subprocess.run([sys.executable, "-c", code], env=environment(PYTHONPATH=REPOSITORY), cwd=REPOSITORY, check=True)
+    here = load_predictor_class(tmp_path, "pytorch").load_predictor(export)
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), here(features))
+    predict = predictor_class(tmp_path, "pytorch").load_predictor(export)
+    with pytest.raises(StageError, match="KeyError: 'b'"):
+        predict({"a": features["a"]})
+    (export / "model.pt2").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"model.pt2 is refused: it is not an archive"):
+        predictor_class(tmp_path, "pytorch").load_predictor(export)
 
 
 @pytest.mark.core
-def test_a_job_that_predicts_ends_with_its_predictor_and_its_death_is_reported(job, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("_from_server")
+def test_a_job_that_predicts_ends_with_its_predictor_and_its_death_is_reported(job, tmp_path):
     features = {name: np.zeros((1, 1), np.float32) for name in "ab"}
-    with TrainingServers(["pytorch"], tmp_path) as servers:
-        monkeypatch.setenv(*next(iter(servers.environment.items())))
-        train(job(), no_report)
-        before = set(psutil.Process().children(recursive=True))
-        predict, other = (predictor_class(tmp_path, "pytorch").load_predictor(tmp_path / "state" / "export") for _ in range(2))
-        one, two = sorted(set(psutil.Process().children(recursive=True)) - before, key=lambda p: p.create_time())
-        one.kill()
-        with pytest.raises(StageError, match=r"^its process was killed by SIGKILL"):
-            predict(features)
-        assert other(features).shape == (1, 1)
-        del other
-        assert two in psutil.wait_procs([two], timeout=30)[0]
+    train(job(), no_report)
+    before = set(psutil.Process().children(recursive=True))
+    predict, other = (predictor_class(tmp_path, "pytorch").load_predictor(tmp_path / "state" / "export") for _ in range(2))
+    one, two = sorted(set(psutil.Process().children(recursive=True)) - before, key=lambda p: p.create_time())
+    one.kill()
+    with pytest.raises(StageError, match=r"^its process was killed by SIGKILL"):
+        predict(features)
+    assert other(features).shape == (1, 1)
+    del other
+    assert two in psutil.wait_procs([two], timeout=30)[0]
 
 
 def test_a_server_that_cannot_start_is_reported_with_the_reason(job, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""A user id that the system knows no name and no home for."""
+"""A user id without a name and a home folder in the system."""
 
 import getpass
 import os

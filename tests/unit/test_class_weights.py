@@ -1,4 +1,4 @@
-"""Weights of classes are of classes that there are."""
+"""Class weights name existing classes."""
 
 import pytest
 

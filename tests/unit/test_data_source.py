@@ -1,4 +1,4 @@
-"""Which data set a champion was trained on."""
+"""The data set that a champion was trained on."""
 
 from switchyard.components.baseline.contents import BaselineContents
 from switchyard.components.data import source as data_source

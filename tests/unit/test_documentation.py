@@ -1,4 +1,4 @@
-"""What the documentation names is there."""
+"""The names in the documentation exist."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The exit codes that are written down are those of the code."""
+"""The documented exit codes are those of the code."""
 
 import re
 from pathlib import Path

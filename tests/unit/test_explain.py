@@ -1,4 +1,4 @@
-"""What a person sees of a stage that failed: the reason, not what came of it."""
+"""The message of a failed stage gives the reason, not its consequences."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The table of metrics is what the code that computes, draws and describes them does."""
+"""The table of metrics agrees with the code that computes, draws and describes them."""
 
 from typing import get_args
 

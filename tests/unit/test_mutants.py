@@ -4,13 +4,29 @@ import pytest
 
 from tests import mutants
 
+CAUGHT = mutants.Mutant("a.py", "x", "y", "tests/unit/test_a.py")
+SURVIVES = mutants.Mutant("b.py", "x", "y", "tests/unit/test_b.py")
 
-def test_results_are_kept_for_the_commit_that_they_were_found_at(tmp_path, monkeypatch):
+
+def test_a_result_holds_until_its_file_or_the_test_changes_and_a_survivor_at_its_commit_only(tmp_path, monkeypatch):
     monkeypatch.setattr(mutants, "RESULTS", tmp_path / ".cache" / "mutants.json")
-    assert mutants.earlier_results("one") == {}
-    mutants.keep("one", {"a.py: x -> y": "tests/unit/test_a.py::test_x"})
-    assert mutants.earlier_results("one") == {"a.py: x -> y": "tests/unit/test_a.py::test_x"}
-    assert mutants.earlier_results("two") == {}
+    chosen = [CAUGHT, SURVIVES]
+    assert mutants.earlier_results(chosen, "one", None) == {}
+    caught = {CAUGHT.key: {"by": "tests/unit/test_a.py::test_x", "commit": "one"}}
+    survives = {SURVIVES.key: {"by": None, "commit": "one"}}
+    mutants.keep(caught)
+    mutants.keep(survives)
+    assert mutants.earlier_results(chosen, "one", None) == caught | survives
+    assert mutants.earlier_results([CAUGHT], "one", None) == caught
+    assert mutants.earlier_results(chosen, "two", lambda commit, files: "c.py" in files) == caught
+    for changed in ("a.py", "tests/unit/test_a.py"):
+        assert mutants.earlier_results(chosen, "two", lambda commit, files, name=changed: name in files) == {}
+
+
+def test_a_file_has_changed_since_a_commit_that_is_not_known():
+    head = mutants.git("rev-parse", "HEAD")
+    assert not mutants.changed_since(head, ["tests/mutants.py"])
+    assert mutants.changed_since("0" * 40, ["tests/mutants.py"])
 
 
 @pytest.mark.parametrize(

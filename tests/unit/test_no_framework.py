@@ -1,4 +1,4 @@
-"""The promise of this folder, kept also where other suites have loaded the frameworks before: see the conftest."""
+"""Unit tests import no framework, also in sessions in which other suites have imported them: see the conftest."""
 
 import subprocess
 import sys

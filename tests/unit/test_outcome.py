@@ -1,4 +1,4 @@
-"""From what a run left to its exit code: what was not promoted does not end well."""
+"""From the outputs of a run to its status and exit code, with the reason for a model that was not promoted."""
 
 import json
 

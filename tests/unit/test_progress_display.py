@@ -1,4 +1,4 @@
-"""What a person sees of a run, on a terminal and where none is."""
+"""The progress of a run, on a terminal and without one."""
 
 import io
 import os

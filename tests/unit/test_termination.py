@@ -1,4 +1,4 @@
-"""SIGTERM ends a task, whatever code it comes up in. Each case in a process of its own, as it is the main thread's matter."""
+"""SIGTERM ends a task in any code. Each case runs in a separate process, since signals reach the main thread."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The fixture `warm`: an answer belongs to the call that it was asked by."""
+"""The fixture `warm`: each call returns its own answer."""
 
 import signal
 import sys

@@ -46,7 +46,7 @@ def needs(count):
 
 @pytest.fixture
 def no_dropout(monkeypatch):
-    """Default models whose training depends on no random numbers: another device or dtype drops out other units."""
+    """Removes dropout from default models: another device or dtype draws other random numbers."""
     monkeypatch.setattr(default_model, "DROPOUT", 0.0)
 
 

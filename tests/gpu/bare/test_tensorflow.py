@@ -27,7 +27,7 @@ ALLOWED = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2, "fp16": 1e-2}
 
 @pytest.fixture
 def no_dropout(monkeypatch):
-    """Default models whose training depends on no random numbers: another device or dtype drops out other units."""
+    """Removes dropout from default models: another device or dtype draws other random numbers."""
     monkeypatch.setattr(default_model, "DROPOUT", 0.0)
 
 
