@@ -85,8 +85,11 @@ CASES = {
 }
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("case", CASES)
+# `make test` runs those that have everything in them; each schedule's factor is a unit test (tests/unit/test_schedule.py).
+CORE = {"constant", "all", "accumulated, all"}
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.core] if c in CORE else []) for c in CASES])
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_every_framework_trains_as_numpy_does(trainer, case, make):
     build_model = linear(trainer)
