@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
 
-from switchyard.components.training.default_model import DROPOUT, HIDDEN, embedding_width
+from switchyard.components.training.default_model import DROPOUT, HIDDEN, embedding_width, image_filters, is_image
 from switchyard.components.training.model_spec import ModelSpec
 
 
 def default_model(spec: ModelSpec) -> nn.Module:
-    """Returns a model with embeddings for vocabularies, all other features unchanged, and two dense layers."""
+    """Returns a model with embeddings for vocabularies, convolutions for images, and two dense layers."""
     return _DefaultModel(spec)
 
 
@@ -19,7 +21,7 @@ class _DefaultModel(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self._features = spec.features
-        self.embeddings = nn.ModuleDict()
+        self.embeddings, self.convolutions = nn.ModuleDict(), nn.ModuleDict()
         width = 0
         for i, feature in enumerate(spec.features):
             size = int(np.prod(feature.shape))
@@ -28,6 +30,8 @@ class _DefaultModel(nn.Module):
                 embedding = self.embeddings[str(i)] = nn.Embedding(feature.vocabulary_size, columns)
                 nn.init.uniform_(embedding.weight, -0.05, 0.05)
                 size *= columns
+            elif is_image(feature.shape):
+                self.convolutions[str(i)], size = _convolutions(feature.shape)
             width += size
         layers: list[nn.Module] = []
         for hidden in HIDDEN:
@@ -40,9 +44,24 @@ class _DefaultModel(nn.Module):
         for i, feature in enumerate(self._features):
             value = features[feature.name]
             value = self.embeddings[str(i)](value) if feature.vocabulary_size else value.float()
+            if str(i) in self.convolutions:
+                value = self.convolutions[str(i)](value.permute(0, 3, 1, 2))  # PyTorch has the channels first
             parts.append(value.flatten(1))
         logits: torch.Tensor = self.layers(torch.cat(parts, dim=1))
         return logits
+
+
+def _convolutions(shape: Sequence[int]) -> tuple[nn.Module, int]:
+    """Returns the layers of an image and the number of their outputs."""
+    height, width, channels = shape
+    layers: list[nn.Module] = []
+    for filters in image_filters(shape):
+        convolution = nn.Conv2d(channels, filters, 3, padding="same")
+        nn.init.xavier_uniform_(convolution.weight)
+        nn.init.zeros_(convolution.bias)
+        layers += [convolution, nn.ReLU(), nn.MaxPool2d(2)]
+        height, width, channels = height // 2, width // 2, filters
+    return nn.Sequential(*layers), height * width * channels
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
