@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def _convolutions(shape: Sequence[int]) -> tuple[nn.Module, int]:
     for filters in image_filters(shape):
         convolution = nn.Conv2d(channels, filters, 3, padding="same")
         nn.init.xavier_uniform_(convolution.weight)
-        nn.init.zeros_(convolution.bias)
+        nn.init.zeros_(cast(torch.Tensor, convolution.bias))
         layers += [convolution, nn.ReLU(), nn.MaxPool2d(2)]
         height, width, channels = height // 2, width // 2, filters
     return nn.Sequential(*layers), height * width * channels
