@@ -18,6 +18,7 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import EMPTY
 from switchyard.components.ingest.scan import PEEK_ROWS, Scan, scan
 from switchyard.components.ingest.sources import find_files
+from switchyard.components.ingest.texts import first_texts, text_columns
 from switchyard.components.metrics import trained_names
 from switchyard.components.progress import say, warn
 from switchyard.components.tasks import TASKS
@@ -30,6 +31,7 @@ from switchyard.components.training.losses import check_smoothing, named_loss
 from switchyard.components.training.trainers import boosts_trees
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 from switchyard.components.user_code.loading import load_function, snapshot_file, split_reference
+from switchyard.components.user_code.tokenizer import Tokenizer
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import (
     evaluation_settings,
@@ -58,6 +60,8 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
     check_code(config, store)
     found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
     columns = [n for n, t in found.types.items() if t.kind != EMPTY]
+    if config.tokenizer and not config.preprocessing:
+        text_columns(input_spec(config), found, config.tokenizer.columns)
     for name in {f for group in config.evaluation.slices for f in group}:
         if name not in found.types:
             raise UserError(
@@ -207,9 +211,9 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         warn(unused)
     if config.tune:
         config.tune.check_read([f in boosting for f in config.trainer.frameworks])
-    for code in (preprocessing_code(config, store), tokenizer_code(config, store)):
-        if code:
-            code.load()
+    if preprocessing := preprocessing_code(config, store):
+        preprocessing.load()
+    _check_tokenizer(config, store)
     _load_metrics(config, store)
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))
@@ -220,6 +224,19 @@ def _load_metrics(config: PipelineConfig, store: Path) -> None:
     if metrics := evaluation_settings(config, store).metrics:
         for name in own_names(metrics):
             load_function(metrics, name)
+
+
+def _check_tokenizer(config: PipelineConfig, store: Path) -> None:
+    """Runs the tokenizer on the first rows. With a `preprocessing_fn` the texts are known in the transform stage only."""
+    code = tokenizer_code(config, store)
+    if code is None:
+        return
+    if config.preprocessing:
+        code.load()
+        return
+    spec = input_spec(config)
+    texts = first_texts(spec, config.tokenizer.columns if config.tokenizer else ())
+    Tokenizer(code, [feature for feature, _ in texts])({feature.name: values for feature, values in texts})
 
 
 def _check_trainer(settings: TrainerSettings) -> str:

@@ -145,7 +145,11 @@ class BundleModel:
         return self.score_columns(fit_frame(rows, self.info.features))
 
     def score_columns(self, columns: Columns) -> np.ndarray:
-        """Returns the scores of validated columns, see `scores`; does not check them."""
+        """Returns the scores of validated columns, see `scores`; does not check them.
+
+        Raises:
+            RefusedRowsError: the tokenizer fails for some rows.
+        """
         constant = self._tf.constant
         tensors = {}
         for i, feature in enumerate(self.info.features):
@@ -157,7 +161,7 @@ class BundleModel:
                 tensors[f"f{i}"] = constant(column)
         outputs = self._preprocess.transform(tensors)
         transformed = {name: outputs[f"t{i}"].numpy() for i, name in enumerate(self.info.transformed)}
-        transformed = self._tokenizer(transformed) if self._tokenizer else transformed
+        transformed = self._tokenizer.of_good_rows(transformed) if self._tokenizer else transformed
         scores = np.asarray(self._predict(transformed), dtype=np.float32)
         return np.sort(scores, axis=1) if TASKS[self.info.task].ascending else scores
 

@@ -101,7 +101,7 @@ def save_bundle(
         # A URI: in a path MLflow would decode percent escapes.
         "artifacts": {"bundle": work.absolute().as_uri()},
         "signature": signature(info),
-        "pip_requirements": _requirements(info.framework, requirements([work / CODE, work / TOKENIZER])),
+        "pip_requirements": _requirements(info, requirements([work / CODE, work / TOKENIZER])),
     }
     try:
         mlflow.pyfunc.save_model(**settings, input_example=_plain(rows.head(EXAMPLE_ROWS), info))
@@ -189,9 +189,10 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
     return names
 
 
-def _requirements(framework: str, of_code: Mapping[str, str]) -> list[str]:
+def _requirements(info: BundleInfo, of_code: Mapping[str, str]) -> list[str]:
     """Returns MLflow's `pip_requirements`: what loads a bundle, and what the user's code in it imports, name -> version."""
-    own = {"pytorch": ["torch"], "lightgbm": ["lightgbm"]}.get(framework, [])
+    own = {"pytorch": ["torch"], "lightgbm": ["lightgbm"]}.get(info.framework, [])
+    own += ["pillow"] if any(f.image for f in info.features) else []
     packages = ["mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *own]
     listed = set(map(canonical, packages))
     own_code = [f"{p}=={version}" for p, version in of_code.items() if canonical(p) not in listed]

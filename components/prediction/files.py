@@ -33,6 +33,7 @@ from switchyard.components.ingest.readers import reader
 from switchyard.components.progress import say
 from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
+from switchyard.components.user_code.tokenizer import RefusedRowsError
 from switchyard.components.values.conversion import MISSING, Fitted, fit_rows, single
 from switchyard.components.values.raw_features import RawFeature
 from switchyard.components.values.spelling import FLOAT, INTEGER
@@ -162,13 +163,21 @@ def predict_batch(
     """
     info = bundle.info
     _check_columns(info, batch.schema.names)
-    fitted = fit_rows(batch if read is None else read, features)
+    read = batch if read is None else read
+    fitted = fit_rows(read, features)
     good, bad = fitted.fits, dict(fitted.misfits)
     table = pa.table(batch.columns, names=batch.schema.names)
     table = _numbers(table, features, fitted.fitted) if typed else table
     scores = np.full((batch.num_rows, len(info.score_names)), np.nan, dtype=np.float32)
     if good.any():
-        scores[good] = bundle.score_columns(fitted.columns)
+        try:
+            scores[good] = bundle.score_columns(fitted.columns)
+        except RefusedRowsError as error:
+            refused = np.flatnonzero(good)[list(error.rows)]
+            good[refused] = False
+            bad |= {int(i): str(error) for i in refused}
+            if good.any():
+                scores[good] = bundle.score_columns(fit_rows(read.filter(pa.array(good)), features).columns)
     for i in np.flatnonzero(good & ~np.isfinite(scores).all(axis=1)):
         bad[int(i)] = "the model's output is not finite: the values are too far from the training data"
     missing = np.asarray([i in bad for i in range(batch.num_rows)], dtype=bool)

@@ -26,6 +26,7 @@ from switchyard.components.serving.metrics import Metrics
 from switchyard.components.serving.openapi import openapi
 from switchyard.components.serving.rollout import Rollout
 from switchyard.components.serving.served_model import Limits, ServedModel
+from switchyard.components.user_code.tokenizer import RefusedRowsError
 
 _JSON = "application/json"
 _ANSWER_BYTES = 20  # size of a score in JSON
@@ -225,6 +226,12 @@ class _Routes:
         except QueueFullError:
             self._state.metrics.refused.inc()
             raise
+        except RefusedRowsError as error:
+            self._answered(model, begin, failed=True)
+            _log.warning("version %s: %s", model.version, error, exc_info=True)
+            more = f" and {len(error.rows) - 1} more" if len(error.rows) > 1 else ""
+            reason = f"the model's tokenizer fails for row {error.rows[0]}{more}; see the server's log."
+            raise InputError(reason, rows=error.rows) from error
         except Exception:
             self._answered(model, begin, failed=True)
             raise

@@ -44,6 +44,14 @@ class TokenizerSpec:
     features: tuple[FeatureSpec, ...]
 
 
+class RefusedRowsError(UserError):
+    """A tokenizer fails for some rows; `rows` are their indices in the batch, in order."""
+
+    def __init__(self, message: str, rows: Sequence[int]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+
+
 class Tokenizer:
     """A tokenizer, called with transformed features.
 
@@ -104,11 +112,37 @@ class Tokenizer:
                 )
         return {**{name: array for name, array in features.items() if name not in texts}, **found}
 
+    def of_good_rows(self, features: Arrays) -> dict[str, np.ndarray]:
+        """Returns the result of a call, see `__call__`.
+
+        Raises:
+            RefusedRowsError: the tokenizer fails for some rows; the others are computed without error.
+        """
+        try:
+            return self(features)
+        except UserError as error:
+            rows = len(next(iter(features.values())))
+            bad = self._failing(features, 0, rows) if rows > 1 else [0]
+            if not bad:
+                raise  # it fails for rows that do not fail alone
+            raise RefusedRowsError(f"{str(error).rstrip('.')}", bad) from error
+
+    def _failing(self, features: Arrays, start: int, stop: int) -> list[int]:
+        """Returns the rows from `start` to before `stop` that fail alone, found by halving."""
+        try:
+            self({name: array[start:stop] for name, array in features.items()})
+        except UserError:
+            if stop - start == 1:
+                return [start]
+            half = (start + stop) // 2
+            return [*self._failing(features, start, half), *self._failing(features, half, stop)]
+        return []
+
     def _tokens(self, texts: Arrays, rows: int) -> dict[str, np.ndarray]:
         given = {f.name: self._decoded(f, texts[f.name].reshape(rows, *f.shape)) for f in self.texts}
         with blamed(f"tokenizer: {self._name} failed: ", self._folder):
             found = self._function(given)
-            arrays = {name: np.asarray(array) for name, array in found.items()} if isinstance(found, Mapping) else None
+        arrays = {name: self._as_array(name, array) for name, array in found.items()} if isinstance(found, Mapping) else None
         if not arrays or not all(isinstance(name, str) for name in arrays):
             raise self._wrong(f"must return a dict of name -> array, received {type(found).__name__}")
         return {name: self._array(name, array, rows) for name, array in arrays.items()}
@@ -125,6 +159,12 @@ class Tokenizer:
                 "from preprocessing_fn by the name that it has in the data"
             ) from None
         return np.asarray([*decoded, None], dtype=object)[:-1].reshape(values.shape)
+
+    def _as_array(self, name: str, values: Any) -> np.ndarray:
+        try:
+            return np.asarray(values)
+        except ValueError:  # lists of several lengths
+            raise self._wrong(f"{name!r} must be an array of numbers with rows of one length; pad and cut all rows") from None
 
     def _array(self, name: str, array: np.ndarray, rows: int) -> np.ndarray:
         if array.dtype.kind not in _DTYPES:

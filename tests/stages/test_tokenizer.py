@@ -17,15 +17,19 @@ from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_sp
 
 from switchyard.components.bundle.model import load_bundle
 from switchyard.components.data.feature_spec import FeatureSpec
-from switchyard.components.errors import UserError
+from switchyard.components.errors import StageError, UserError
 from switchyard.components.failure import expected as expected_failure
 from switchyard.components.infra_validation.check import check
+from switchyard.components.infra_validation.server_process import server_process
+from switchyard.components.prediction.files import predict_batch
 from switchyard.components.tracking.manifest import FORMAT, write_manifest
 from switchyard.components.training.columns import FILE, features_json
 from switchyard.components.training.examples import transformed_examples
 from switchyard.components.transform.columns import WriteColumns, feature_specs, trained_features
 from switchyard.components.user_code.loading import UserCode
-from switchyard.components.user_code.tokenizer import Tokenizer, load_tokenizer, save_sample, tokenizer_outputs
+from switchyard.components.user_code.tokenizer import RefusedRowsError, Tokenizer, load_tokenizer, save_sample, tokenizer_outputs
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.preflight import check_environment, check_inputs
 
 TEXT = FeatureSpec("review", "string", (1,))
 TEXTS = np.array([[b"good film"], ["schön".encode()], [b""]], dtype=object)
@@ -218,6 +222,77 @@ def test_a_text_that_the_tokenizer_fails_on_is_an_error_with_its_line(tmp_path):
     assert failure.message.startswith("tokenizer: words.py failed: words.py, line 4: ValueError: invalid literal for int()")
 
 
+NUMBERS = returning("{'ids': [int(t or 0) for t in texts['review']]}")
+ROWS = pd.DataFrame({"review": ["1", "two", "3", "four", "5"]})
+
+
+@pytest.fixture
+def of_numbers(tmp_path):
+    """A bundle whose tokenizer fails for a text that is no number; the score is the number."""
+    words = code(tmp_path / "project", NUMBERS)
+    digest = bundle_of(tmp_path / "model", words, TEXT, FeatureSpec("ids", "int64", (1,)), lambda ids: ids, samples=False)
+    return tmp_path / "model", digest
+
+
+def test_rows_that_a_tokenizer_fails_for_are_named_and_the_others_scored(of_numbers):
+    model = load_bundle(*of_numbers)
+    with pytest.raises(RefusedRowsError, match="ValueError: invalid literal for int") as refused:
+        model.scores(ROWS)
+    assert refused.value.rows == (1, 3)
+    table, bad = predict_batch(model, model.info.features, pa.RecordBatch.from_pandas(ROWS))
+    assert sorted(bad) == [1, 3]
+    assert "words.py, line 4: ValueError" in bad[1]
+    assert table["prediction"].to_pylist() == [1, None, 3, None, 5]
+
+
+def test_a_tokenizer_that_fails_for_all_rows_together_only_is_an_error(tmp_path):
+    words = code(tmp_path / "project", returning("{'ids': [1 // (len(texts['review']) < 3) for t in texts['review']]}"))
+    with pytest.raises(UserError, match="ZeroDivisionError") as failed:
+        Tokenizer(words, [TEXT]).of_good_rows({"review": TEXTS})
+    assert not isinstance(failed.value, RefusedRowsError)
+
+
+def test_a_server_answers_400_to_rows_that_the_tokenizer_fails_for(of_numbers, tmp_path):
+    with server_process(str(of_numbers[0]), of_numbers[1], tmp_path / "log", 300) as server:
+        with pytest.raises(StageError, match=r"400.*the model's tokenizer fails for row 1 and 1 more; see the server's log"):
+            server.invoke(ROWS.to_dict("records"))
+        assert [row["prediction"] for row in server.invoke([{"review": "7"}])] == [7]
+    assert "ValueError: invalid literal for int() with base 10: 'two'" in (tmp_path / "log").read_text()
+
+
+MISTAKES = {
+    "{'ids': [1, 2, 3]}": r"must have a row for each of 1 texts",
+    "{'ids': [[ord(c) for c in t or 'a'] for t in texts['review']]}": r"'ids' .* rows of one length",
+    "{'ids': [int(t or 0) for t in texts['review']]}": "ValueError: invalid literal",
+}
+
+
+@pytest.mark.parametrize(("expression", "why"), MISTAKES.items(), ids=["rows", "lengths", "values"])
+def test_a_mistake_is_found_by_the_check_before_the_run(expression, why, tmp_path):
+    pd.DataFrame({"review": ["a", "bcd"] * 20, "n": range(40), "y": [0, 1] * 20}).to_csv(tmp_path / "d.csv", index=False)
+    code(tmp_path, returning(expression))
+    document = {"name": "x", "data": {"path": str(tmp_path / "d.csv")}, "label": "y", "tokenizer": str(tmp_path / "words.py")}
+    with pytest.raises(UserError, match=why):
+        check_environment((load_config(None, document=document), tmp_path / "store"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [
+        (["revew"], "tokenizer.columns: 'revew' is no usable column of text. Did you mean 'review'"),
+        (["n"], "tokenizer.columns: 'n' is no usable column of text. Columns of text: review"),
+    ],
+)
+def test_a_column_that_is_no_text_is_found_before_the_run(columns, why, tmp_path):
+    pd.DataFrame({"review": ["a", "bcd"] * 20, "n": range(40), "y": [0, 1] * 20}).to_csv(tmp_path / "d.csv", index=False)
+    code(tmp_path, WORDS)
+    tokenizer = {"code": str(tmp_path / "words.py"), "columns": columns}
+    document = {"name": "x", "data": {"path": str(tmp_path / "d.csv")}, "label": "y", "tokenizer": tokenizer}
+    with pytest.raises(UserError) as refused:
+        check_inputs(load_config(None, document=document), tmp_path / "store")
+    assert why in str(refused.value)
+
+
 def test_an_array_named_like_a_feature_is_refused(tmp_path):
     taken = code(tmp_path / "project", returning("{'price': np.zeros(len(texts['review']))}"))
     with pytest.raises(UserError, match="returns an array named like the feature or label 'price'"):
@@ -232,7 +307,7 @@ def test_two_tokenizers_with_files_of_one_name_stay_apart(tmp_path):
     np.testing.assert_array_equal(one(rows)["ids"][0, :2], two(rows)["ids"][0, :2] + 1)
 
 
-def bundle_of(folder, tokenizer, text, output, score):
+def bundle_of(folder, tokenizer, text, output, score, *, samples=True):
     """Returns the digest of a bundle whose model computes `score` of the tokenizer's only output."""
     bundle = folder / "artifacts" / "bundle"
 
@@ -252,7 +327,7 @@ def bundle_of(folder, tokenizer, text, output, score):
     tokenizer = Tokenizer(tokenizer, [text])
     tokenizer.save(str(bundle / "tokenizer"))
     rows = {text.name: np.array([[b"good film"], [b""]], dtype=object)}
-    if text.dtype == "string":
+    if text.dtype == "string" and samples:
         save_sample(str(bundle / "tokenizer"), "train", tokenizer.sample(rows, tokenizer(rows)))
     feature = {"name": text.name, "dtype": "string", "width": 1, "is_bytes": text.dtype == "bytes", "meaning": "text"}
     document = {
