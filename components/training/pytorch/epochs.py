@@ -27,6 +27,8 @@ from switchyard.components.training.ledger import TrainingLedger, check_finite
 CHECKPOINT = ".ckpt"
 _HPARAMS = {getattr(lightning.LightningModule, f"CHECKPOINT_HYPER_PARAMS_{key}") for key in ("KEY", "NAME", "TYPE")}
 _NOTHING = nullcontext()
+# Most pinned memory of a checkpoint: it cannot be swapped out, and PyTorch rounds each tensor's up to a power of two.
+_PINNED_BYTES = 4 << 30
 
 
 class Epochs(Checkpoint):
@@ -152,7 +154,7 @@ class Checkpoints(TorchCheckpointIO):
 
     def _copy(self, tensor: torch.Tensor, free: torch.Tensor | None) -> torch.Tensor:
         """Copies a tensor; from a GPU to pinned memory, `free` if it fits, in the order of the GPU's work and without waiting."""
-        if not tensor.is_cuda:
+        if not tensor.is_cuda or sum(t.nbytes for t in self._pinned) + tensor.nbytes > _PINNED_BYTES:
             return tensor.to("cpu", copy=True)
         if free is None or (free.shape, free.dtype) != (tensor.shape, tensor.dtype):
             free = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
