@@ -18,7 +18,7 @@ from starlette.routing import Route
 from switchyard.components.bundle.model import Columns
 from switchyard.components.serving import invocations, open_inference
 from switchyard.components.serving.batcher import QueueFullError
-from switchyard.components.serving.bodies import Bodies, Body
+from switchyard.components.serving.bodies import LARGE, Bodies, Body
 from switchyard.components.serving.bounds import Bounds, InputError, shortened
 from switchyard.components.serving.gate import AllowedHosts, RequestMiddleware, fault
 from switchyard.components.serving.inputs import columns_of, left_aside
@@ -218,7 +218,9 @@ class _Routes:
         cells = len(model.info.features) * (len(first) if isinstance(first, list) else 0)
         size = max(len(asked.body.data), min(cells, asked.bounds.cells))
         self._bodies.hold(asked.body, size)
-        columns, rows = await self._bodies.work(size, columns_of, model.info, asked.given, asked.bounds)
+        # A few bytes of an image take as long to decode as a large body.
+        work = max(size, LARGE + 1) if any(f.image for f in model.info.features) else size
+        columns, rows = await self._bodies.work(work, columns_of, model.info, asked.given, asked.bounds)
         notes.update(version=model.version, rows=rows)
         begin = time.perf_counter()
         try:

@@ -17,7 +17,7 @@ from switchyard.components.serving.bounds import InputError
 _TOGETHER = 4
 _TOGETHER_AT_LEAST = 64 << 20
 _AT_ONCE = 16 << 10
-_LARGE = 1 << 20
+LARGE = 1 << 20
 _T = TypeVar("_T")
 
 
@@ -86,7 +86,7 @@ class Bodies:
         """Returns the function's result; runs it in a thread unless `size`, bytes of its input or output, is small."""
         if size <= _AT_ONCE:
             return function(*args)
-        thread = self._thread if size <= _LARGE else self._large
+        thread = self._thread if size <= LARGE else self._large
         return await asyncio.get_running_loop().run_in_executor(thread, function, *args)
 
     def _too_large(self) -> InputError:

@@ -14,6 +14,8 @@ from switchyard.components.errors import UserError
 _SPARSE_CELLS = 8 << 20
 # Pixel values of all images of a request, 4 bytes each.
 _PIXELS = 64 << 20
+# Pixels of a column of images as they are sent: to decode these takes some seconds.
+_SOURCE_PIXELS = 100_000_000
 _CELLS_A_BYTE = 2
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 60
@@ -68,6 +70,19 @@ class Bounds:
         if rows * width > _PIXELS:
             most = _PIXELS // width
             raise InputError(f"{rows} rows of {width} pixel values; at most {most} rows are allowed. Send several requests.", 413)
+
+    def check_source_pixels(self, pixels: int, column: str) -> None:
+        """Validates the number of pixels of encoded images.
+
+        Raises:
+            InputError: there are too many (status 413).
+        """
+        if pixels > _SOURCE_PIXELS:
+            raise InputError(
+                f"column {column!r} has images of {pixels:,} pixels; at most {_SOURCE_PIXELS:,} are allowed. Send several "
+                "requests, or smaller images.",
+                413,
+            )
 
     def check_cells(self, rows: int, width: int, column: str | None = None) -> None:
         """Validates the number of values, omitted ones included.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from switchyard.components.errors import did_you_mean
 from switchyard.components.serving.bounds import Bounds, InputError, shortened, shown
 from switchyard.components.serving.lists import check_unusual, is_plain, plain_lists
 from switchyard.components.values.cells import FLOAT32_MAX
-from switchyard.components.values.conversion import MISSING, Misfit, fit_values, model_column
+from switchyard.components.values.conversion import MISSING, Fitted, Misfit, fit_values, model_column, only_images
+from switchyard.components.values.images import pixel_count
 from switchyard.components.values.raw_features import Columns, Ragged, RawFeature
 from switchyard.components.values.spelling import BOOLEAN, missing_test
 from switchyard.components.values.targets import EXACT
@@ -165,10 +167,17 @@ def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.n
         if ready is not None and not feature.image:
             return ready
         check_unusual(feature, values, rows)
-    found = fit_values(values, feature)
+    found = _images(feature, values, bounds) if feature.image else fit_values(values, feature)
     if found.misfits:
         raise _refusal(feature, found.misfits, rows)
     return model_column(found.values, feature)
+
+
+def _images(feature: RawFeature, values: Any, bounds: Bounds) -> Fitted:
+    """Returns a column of encoded images; their headers are read, and their pixels counted, before one is decoded."""
+    found = fit_values(values, replace(feature, image=()))
+    bounds.check_source_pixels(sum(pixel_count(v[0]) for v in found.values.to_pylist() if v), feature.name)
+    return only_images(found, feature.image[2])
 
 
 def _of_its_own_type(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:

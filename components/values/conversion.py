@@ -28,7 +28,7 @@ from switchyard.components.values.targets import FLOAT32_MAX, Target, arrow_type
 
 __all__ = [
     "MISSING", "Fitted", "FittedRows", "Misfit", "fit", "fit_frame", "fit_rows", "fit_target", "fit_values", "model_column",
-    "single", "target_of", "typed_rows",
+    "only_images", "single", "target_of", "typed_rows",
 ]  # fmt: skip
 
 _KINDS = {"int64": INTEGER, "float32": FLOAT, "string": TEXT}
@@ -72,7 +72,7 @@ def fit(column: pa.Array, feature: RawFeature) -> Fitted:
     """Returns a column of any Arrow type converted to a feature's type."""
     found = fit_target(column, target_of(feature))
     if feature.image:
-        found = _only_images(found, feature.image[2])
+        found = only_images(found, feature.image[2])
     if feature.width is None:
         return found
     lengths = pc.fill_null(pc.list_value_length(found.values), 0).to_numpy(zero_copy_only=False)
@@ -90,7 +90,7 @@ def fit(column: pa.Array, feature: RawFeature) -> Fitted:
     return Fitted(values, sorted([*found.misfits, *more], key=lambda m: m.row), found.words)
 
 
-def _only_images(found: Fitted, channels: int) -> Fitted:
+def only_images(found: Fitted, channels: int) -> Fitted:
     """Returns a fitted column with the values that cannot be decoded, or are missing, as misfits."""
     misfits = {m.row: m for m in found.misfits}
     for row, values in enumerate(found.values.to_pylist()):

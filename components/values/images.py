@@ -10,7 +10,10 @@ from typing import Any
 # Largest image, in pixels and encoded bytes: a few bytes of PNG can hold any number of pixels of one colour.
 MOST_PIXELS, MOST_BYTES = 25_000_000, 16 << 20
 FORMATS = ("JPEG", "PNG")
-_HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_HEADS = (_JPEG, _PNG)
+# Marker before each scan of a JPEG: a few bytes that go over all pixels once more.
+_SCAN, MOST_SCANS = b"\xff\xda", 100
 # Images that are decoded at once.
 _PARALLEL = 2
 
@@ -28,22 +31,29 @@ def fault(value: bytes, channels: int, *, decode: bool = True) -> str:
         channels: 1 (grey) or 3 (red, green, blue).
         decode: whether to decode it, which imports TensorFlow; otherwise the header alone is checked.
     """
-    from PIL import Image
-
     if not is_image(value):
         return "must hold JPEG or PNG images"
     if len(value) > MOST_BYTES:
         return f"must hold images of at most {MOST_BYTES:,} bytes"
-    try:
-        with Image.open(io.BytesIO(value), formats=FORMATS) as image:
-            count = math.prod(image.size)
-    except Image.DecompressionBombError:
-        count = MOST_PIXELS + 1
-    except (OSError, SyntaxError, ValueError):  # Pillow's errors of a broken header
-        count = 0
+    if value.startswith(_JPEG) and value.count(_SCAN) > MOST_SCANS:
+        return f"must hold JPEG images of at most {MOST_SCANS} scans"
+    count = pixel_count(value)
     if count > MOST_PIXELS:
         return f"must hold images of at most {MOST_PIXELS:,} pixels"
     return "" if count and (not decode or _decodes(value, channels)) else "must hold complete images"
+
+
+def pixel_count(value: bytes) -> int:
+    """Returns the number of pixels that the header of encoded bytes names, 0 if they are no image, without decoding it."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(value), formats=FORMATS) as image:
+            return math.prod(image.size)
+    except Image.DecompressionBombError:
+        return MOST_PIXELS + 1
+    except (OSError, SyntaxError, ValueError):  # Pillow's errors of a broken header
+        return 0
 
 
 def _decodes(value: bytes, channels: int) -> bool:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from switchyard.components.serving import app
 from switchyard.components.serving.app import ServerState, create_app
 from switchyard.components.serving.batcher import QueueFullError
 from switchyard.components.serving.bodies import Bodies, Body
@@ -23,6 +24,7 @@ from switchyard.components.serving.bounds import Bounds
 from switchyard.components.serving.metrics import Metrics
 from switchyard.components.serving.open_inference import DATATYPES
 from switchyard.components.serving.served_model import Limits
+from switchyard.components.values.raw_features import RawFeature
 from tests.security.hostile import GOOD, INFO, WIDE, confined, decode, rollout
 
 pytestmark = pytest.mark.core
@@ -438,6 +440,20 @@ def test_small_bodies_are_decoded_in_the_event_loop_and_big_ones_in_a_thread():
 
     assert small == threading.current_thread().name
     assert big.startswith("decode")
+
+
+@pytest.mark.parametrize("image", [(), (8, 8, 3)])
+def test_images_of_any_size_are_decoded_in_a_thread(image, monkeypatch):
+    """A few KiB of PNG hold millions of pixels."""
+    seen = []
+    state = ServerState("m", rollout(Limits()), Limits(), Metrics(), "1")
+    champion = state.rollout.champion
+    features = [*INFO.features, RawFeature("photo", "string", 1, is_bytes=True, image=image)]
+    state.rollout.set_champion(replace(champion, info=replace(INFO, features=features)))
+    monkeypatch.setattr(app, "columns_of", lambda *_: seen.append(threading.current_thread().name) or ({}, 1))
+    request = ("POST", "/invocations", {"json": {"inputs": [{**GOOD, "photo": "eA=="}]}})
+    asyncio.run(_ask(create_app(state, token=None, access_log=None), request))
+    assert [name.startswith("decode") for name in seen] == [bool(image)]
 
 
 def test_the_total_size_of_all_bodies_is_limited():

@@ -197,6 +197,22 @@ def test_the_pixels_of_a_request_are_bounded():
     assert refused.value.status == 413
 
 
+def test_large_images_of_few_bytes_are_refused_before_one_is_decoded(monkeypatch):
+    monkeypatch.setattr("switchyard.components.values.conversion.fault", None)
+    file = io.BytesIO()
+    Image.new("1", (5000, 5000)).save(file, "PNG")
+    assert len(file.getvalue()) < 5000
+
+    with pytest.raises(InputError, match="column 'photo' has images of 125,000,000 pixels; at most 100,000,000") as refused:
+        asked(*[b64(file.getvalue())] * 5)
+    assert refused.value.status == 413
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    with pytest.raises(InputError, match="column 'photo' must hold JPEG images of at most 100 scans"):
+        asked(b64(JPEG + b"\xff\xda" * 101))
+
+
 def test_a_file_of_rows_keeps_the_good_images_and_lists_the_others(photos):
     path = csv(photos, ["images/a.png", "images/none.png", None, b64(PNG[:40]), "images/b.jpg"])
     [batch] = READERS["csv"](str(path), BadRows(0), None)
