@@ -7,9 +7,12 @@ import glob
 import gzip
 import hashlib
 import io
+import logging
 import os
+import queue
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,18 +131,58 @@ def _is_empty(path: str, size: int) -> bool:
         return False  # the reader reports the error
 
 
+def remote_size(patterns: Sequence[str], seconds: float = 20.0) -> int:
+    """Returns the total size in bytes of the files that URIs and globs of URIs match; 0 without a match.
+
+    Args:
+        patterns: URIs, and globs of URIs.
+        seconds: maximum wait for the object store. Beam tries minutes longer where there are no credentials or no connection.
+
+    Raises:
+        UserError: a pattern cannot be listed, or not in time.
+    """
+    found: queue.SimpleQueue[int | UserError] = queue.SimpleQueue()
+    _file_systems()  # imports take seconds of their own
+
+    def list_all() -> None:
+        try:
+            found.put(sum(sum(_match_remote(p).values()) for p in patterns))
+        except UserError as error:
+            found.put(error)
+
+    thread = threading.Thread(target=list_all, daemon=True)
+    thread.start()
+    try:
+        answer = found.get(timeout=seconds)
+    except queue.Empty:
+        # Its warnings about later retries are of no use.
+        logging.getLogger("apache_beam.utils.retry").addFilter(lambda record: record.thread != thread.ident)
+        raise UserError(f"data.path: no answer within {seconds:g} s from the store of {patterns[0]}") from None
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
+
+
 def is_local(path: str) -> bool:
     """Returns whether a path is not a URI."""
     return "://" not in path
 
 
-def _match_remote(pattern: str) -> dict[str, int]:
+def _file_systems() -> Any:
+    """Returns Beam's file systems, with options: without any S3's raises an error, and only a pipeline that runs sets them."""
     from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.value_provider import RuntimeValueProvider
 
+    if RuntimeValueProvider.runtime_options is None:
+        RuntimeValueProvider.set_runtime_options({})  # as Beam's runners do; a pipeline's options come first
+    return FileSystems
+
+
+def _match_remote(pattern: str) -> dict[str, int]:
     try:
-        found = FileSystems.match([pattern])[0].metadata_list
+        found = _file_systems().match([pattern])[0].metadata_list
         if not found and not glob.has_magic(pattern):
-            found = FileSystems.match([f"{pattern.rstrip('/')}/**"])[0].metadata_list
+            found = _file_systems().match([f"{pattern.rstrip('/')}/**"])[0].metadata_list
         return {m.path: m.size_in_bytes for m in sorted(found, key=lambda m: str(m.path))}
     except Exception as error:  # Beam raises any exception of the filesystem's client
         raise UserError(f"data.path: cannot search for {pattern}: {error}") from error
@@ -175,9 +218,7 @@ def open_file(path: str) -> BinaryIO:
         if is_local(path):
             openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
             return cast(BinaryIO, openers.get(os.path.splitext(path.lower())[1], open)(path, "rb"))
-        from apache_beam.io.filesystems import FileSystems
-
-        file = FileSystems.open(path)
+        file = _file_systems().open(path)
     except PermissionError:
         raise UserError(f"data.path: not allowed to read {path}. Check its permissions.") from None
     except Exception as error:  # Beam raises any exception of the filesystem's client
@@ -253,9 +294,7 @@ def fingerprint(paths: Iterable[str]) -> str:
         if os.path.exists(path):
             _hash_local(path, digest)
         else:
-            from apache_beam.io.filesystems import FileSystems
-
-            digest.update(str(FileSystems.checksum(path)).encode())
+            digest.update(str(_file_systems().checksum(path)).encode())
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from switchyard.components.errors import ArgumentError, DataGateError, UserError
+from switchyard.components.errors import ArgumentError, DataGateError, UserError, first_line
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.ingest.sources import is_local
 from switchyard.components.text.addresses import is_loopback
@@ -29,6 +29,7 @@ from switchyard.pipelines.runners.kubeflow.carried_files import packed
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment
 from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import LIMIT, SMALL, workflow_size
 from switchyard.pipelines.runners.kubeflow.extra import require_kfp
+from switchyard.pipelines.runners.kubeflow.local_inputs import remote_bytes
 from switchyard.pipelines.runners.kubeflow.uploaded_files import FileStore
 from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
 from switchyard.pipelines.terminal.output import progress_console, quiet
@@ -80,24 +81,25 @@ def compile(  # noqa: A001 (the command's name)
 
 
 def compile_for_cluster(
-    config: PipelineConfig, source: Path | None, place: Workspace, *, progress: bool, upload: bool = False
+    config: PipelineConfig, source: Path | None, place: Workspace, *, progress: bool, upload: bool = False, once: bool = False
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
     """Returns the compiled pipeline, its config with `task` inferred, and the record of its parent MLflow run.
 
     `upload`: upload large local files to MLflow where `tracking.uri` names a server; otherwise the pipeline contains them.
+    `once`: the pipeline runs once, now, on data as it is: what the cluster would look up about it is looked up here if possible.
     """
     require_kfp()
     made, log = place.create(), place.logs / "compile.log"
     try:
         with progress_console(progress) as console:
-            return _compiled(config, source, place, log, console, upload=upload)
+            return _compiled(config, source, place, log, console, upload=upload, once=once)
     except (UserError, DataGateError):
         place.forget(log, made)
         raise
 
 
 def _compiled(
-    config: PipelineConfig, source: Path | None, place: Workspace, log: Path, console: Console, *, upload: bool
+    config: PipelineConfig, source: Path | None, place: Workspace, log: Path, console: Console, *, upload: bool, once: bool
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
     server = _tracking_server(config, submitting=upload)
     with quiet(log):
@@ -111,7 +113,8 @@ def _compiled(
 
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), source)
         uploads = FileStore(server, config.experiment, partial(display.say, "MLflow")) if upload and server else None
-        compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True, uploads=uploads)
+        found = _remote_bytes(config, partial(display.say, "ingest")) if once else None
+        compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True, uploads=uploads, remote_bytes=found)
     # A secret's variable and a variable in the pipeline would both be set.
     named = "" if TRACKING_URI in config.kubeflow.defaults.secrets else server
     every = RunContext(tracking_uri=named, record=record.short_json())
@@ -146,6 +149,14 @@ def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None
     check_code(config, store)
     check_task(config, config.task)
     return config
+
+
+def _remote_bytes(config: PipelineConfig, say: Callable[[str], None]) -> int | None:
+    try:
+        return remote_bytes(config)
+    except UserError as error:
+        say(f"the data is looked up by a task of its own on the cluster, since this machine cannot: {first_line(error)}")
+        return None
 
 
 def _tracking_server(config: PipelineConfig, *, submitting: bool) -> str:

@@ -150,7 +150,7 @@ def submit(
     client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
     given, source, place = load(pipeline, overrides, trainer, workspace)
     given = _in_experiment(given, experiment)
-    compiled, config, record = compile_for_cluster(given, source, place, progress=progress, upload=True)
+    compiled, config, record = compile_for_cluster(given, source, place, progress=progress, upload=True, once=True)
     where = client.experiment(config.experiment)
     with progress_console(progress) as console:
         submitted = _start(client, compiled, config, record, where, partial(make_display(console).say, "MLflow"))

@@ -19,6 +19,7 @@ OF_LIBRARIES = (
     "TORCHINDUCTOR_",
     "_TORCHINDUCTOR_",
     "ENABLE_RUNTIME_",
+    "TEMPORARILY_DISABLE_PROTOBUF_",
 )
 REPOSITORY = Path(__file__).parents[2]
 

@@ -75,6 +75,7 @@ def compile_tfx_pipeline(
     readers: Mapping[Path, Collection[str]] | None = None,
     stored: Mapping[Path, str] | None = None,
     driven: Collection[str] = (),
+    verified: Collection[str] = (),
     views: bool = True,
     joined: bool = False,
     alone: Collection[str] = (),
@@ -92,7 +93,8 @@ def compile_tfx_pipeline(
             the task. User modules that TFX packages (`module_file=`) are always embedded.
         readers: folder -> nodes that get its files; default: all nodes that name the folder.
         stored: uploaded file -> its reference, see `uploaded_files`.
-        driven: nodes whose drivers read only embedded files; these drivers run at compile time instead of in separate tasks.
+        driven: nodes whose drivers run at compile time instead of in separate tasks.
+        verified: those of `driven` that read data outside the pipeline: their tasks fail if the data has changed since.
         views: also write outputs for KFP's pages.
         joined: join compatible nodes into one task, see `joining`; otherwise every node is a task.
         alone: nodes that stay separate tasks.
@@ -108,7 +110,8 @@ def compile_tfx_pipeline(
     with packaged_user_modules(pipeline) as wheels:
         carried = carry({**wheels, **(local_files or {})}, readers or {}, stored)
         plan = to_plan(pipeline, carried, views=views)
-    plan = replace(plan, tasks=[_driven(t, plan.name, carried) if t.driver and t.id in driven else t for t in plan.tasks])
+    here = {t.id: _driven(t, plan.name, carried, t.id in verified) for t in plan.tasks if t.driver and t.id in driven}
+    plan = replace(plan, tasks=[here.get(t.id, t) for t in plan.tasks])
     nodes = [t.id for t in plan.tasks]
     for name in stages or {}:
         if name not in nodes:
@@ -140,8 +143,8 @@ def _outputs(task: Task) -> dict[str, tuple[str, str]]:
     }
 
 
-def _driven(task: Task, pipeline: str, carried: Carried) -> Task:
-    """Runs a task's driver on the embedded files and returns the task with its output."""
+def _driven(task: Task, pipeline: str, carried: Carried, verified: bool) -> Task:
+    """Runs a task's driver here and returns the task with its output, and with the driver if the task is to verify that."""
     from switchyard.pipelines.runners.kubeflow.task.runtime import driver_output_of
 
     properties = {p.key: p.value for p in task.properties}
@@ -150,7 +153,7 @@ def _driven(task: Task, pipeline: str, carried: Carried) -> Task:
         if files:
             unpack(files, carried.stored)  # what the driver reads here need not be fetched
         output = driver_output_of({"pipeline": pipeline, **task.spec}, inputs={}, properties=properties, files=files)
-    spec = {k: v for k, v in task.spec.items() if k != "driver"}
+    spec = {k: v for k, v in task.spec.items() if k != "driver" or verified}
     return replace(task, spec=spec, driver=False, driver_output=output)
 
 

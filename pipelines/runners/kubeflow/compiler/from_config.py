@@ -43,6 +43,7 @@ def compile_config(
     carry_data: bool,
     joined: bool = True,
     uploads: FileStore | None = None,
+    remote_bytes: int | None = None,
 ) -> CompiledForKubeflow:
     """Compiles a config's pipeline.
 
@@ -54,6 +55,8 @@ def compile_config(
         carry_data: compile for another machine: small local data is embedded too.
         joined: join compatible stages into one task; otherwise every stage is a task.
         uploads: stores files that take more room in the pipeline than their names; default: all files are embedded.
+        remote_bytes: bytes of the data in object stores, if ingest's driver can read it here and the pipeline runs at once;
+            default: the driver is a task.
 
     Raises:
         UserError: a node cannot be compiled, the data is not accessible from a cluster, or a value holds a secret.
@@ -79,10 +82,12 @@ def compile_config(
         _data(config, _MOST_DATA)  # refuses what cannot be embedded
     nodes = [c.id for c in pipeline.components]
     stages = _stages(config, nodes, _OF_EVERY_STAGE if carry_data else StageResources())
-    driven = _all_carried(config, data)
+    carried = _all_carried(config, data)
+    driven = carried or (carry_data and remote_bytes is not None)
     trainings = training_stages(config)
     # Training and tuning resume from their last checkpoint; joined stages before them would run again on a retry.
-    alone = [] if driven and _joins_training(config, stages, data) else [*trainings, *map(tuning_stage, trainings)]
+    size = _size(data) + (remote_bytes or 0)
+    alone = [] if driven and _joins_training(config, stages, size) else [*trainings, *map(tuning_stage, trainings)]
     return compile_tfx_pipeline(
         pipeline,
         image=kubeflow.image or default_image(),
@@ -97,6 +102,7 @@ def compile_config(
         readers=readers,
         stored=stored,
         driven=("ingest",) if driven else (),
+        verified=("ingest",) if driven and not carried else (),
         joined=joined,
         alone=alone,
         costly=trainings,
@@ -117,7 +123,7 @@ def _check_secrets(config: PipelineConfig) -> None:
             )
 
 
-def _joins_training(config: PipelineConfig, stages: Mapping[str, StageResources], data: Mapping[Path, Sequence[Path]]) -> bool:
+def _joins_training(config: PipelineConfig, stages: Mapping[str, StageResources], size: int) -> bool:
     """Returns whether training may share the task of transform, which then runs again with every new setting of the trainer.
 
     Only where repeating transform costs less than a pod, and no try of the training can resume from an earlier one.
@@ -126,7 +132,6 @@ def _joins_training(config: PipelineConfig, stages: Mapping[str, StageResources]
     resumes = config.kubeflow.workspace is not None or accelerator.nodes > 1
     # TensorFlow's devices cannot be configured any more once transform has used it.
     on_devices = accelerator.kind != "auto" or accelerator.count > 1 or stages[training].accelerator is not None
-    size = sum(f.stat().st_size for files in data.values() for f in files)
     return not (resumes or on_devices or others or tuning_stage(training) in stages or size > _QUICKLY_TRANSFORMED)
 
 
@@ -158,6 +163,10 @@ def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResourc
         if stage in found:
             found[stage] = StageResources(cache=False).over(found[stage])
     return found
+
+
+def _size(places: Mapping[Path, Sequence[Path]]) -> int:
+    return sum(f.stat().st_size for files in places.values() for f in files)
 
 
 def _large(places: Mapping[Path, Sequence[Path]], *, each: bool) -> list[Path]:

@@ -303,7 +303,7 @@ def _node(member: Member, given: Sequence[str]) -> dict[str, object]:
         views={v.argument: [own[v.argument]] for v in task.views},
     )
     if task.driver_output:
-        node["driver_output"] = task.driver_output
+        node |= {"driver_output": task.driver_output, **({"verify": driver} if (driver := task.spec.get("driver")) else {})}
     elif member.driver_output:
         node["driver"] = member.driver_output
     return node

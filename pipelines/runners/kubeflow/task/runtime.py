@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from switchyard.components import progress
+from switchyard.components.errors import UserError
 from switchyard.components.process.account import ensure_account
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.kubeflow.bindings import bound
@@ -34,7 +35,8 @@ def run_node(given: Mapping[str, Any], pipeline: str, *nodes: Mapping[str, Any],
         pipeline: name of the pipeline.
         nodes: the compiled nodes: `id`, `component` (path of the class that declares executor and types) or `executor`,
             `beam` (arguments), `types` (key -> class path), `dynamic`, `schemas`; `inputs`, `outputs`, `properties` and `views`
-            (key -> names of arguments, see `bindings`); `driver_output`, or `driver`: the argument that holds it.
+            (key -> names of arguments, see `bindings`); `driver_output`, or `driver`: the argument that holds it; `verify`: the
+            driver, which must still give `driver_output`.
         files: files embedded in the pipeline, see `carried_files`.
 
     Raises:
@@ -70,6 +72,7 @@ def _run_stage(
         _patch(beam="beam" in node or node.get("executor", {}).get("kind") == "BeamExecutableSpec")
         progress.say("running")
         inputs, outputs, properties = _inputs(given, node), *(_one_each(given, node, k) for k in ("outputs", "properties"))
+        _verify(node, inputs, properties, files)
         work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files), key=_key(inputs, properties))
         with tempfile.TemporaryDirectory() as temporary:
             state = RunContext.current().state or (f"{workspace}/switchyard" if workspace else None)
@@ -139,6 +142,16 @@ def evaluate_condition(given: Mapping[str, Any], node: Mapping[str, Any]) -> str
         holds = "true" if node_run.holds(node, _inputs(given, node)) else "false"
     end_at_once()
     return holds
+
+
+def _verify(
+    node: Mapping[str, Any], inputs: Mapping[str, Sequence[Any]], properties: Mapping[str, Any], files: Mapping[str, str] | None
+) -> None:
+    """Raises UserError if data has changed since its driver ran: KFP would cache the outputs as those of the earlier data."""
+    if driver := node.get("verify"):
+        now = driver_output_of({**node, "driver": driver}, inputs=inputs, properties=properties, files=files)
+        if now != node["driver_output"]:
+            raise UserError("data.path: the data has changed since the pipeline was submitted; submit it again")
 
 
 def _resolved(properties: Mapping[str, Any], files: Mapping[str, str] | None) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""Ingest reads an object store as it reads a folder."""
+
+import gzip
+
+import pytest
+
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.sources import find_files, fingerprint, remote_size
+from tests.object_store import object_store
+from tests.stages.test_ingest import frame, ingest
+
+
+@pytest.fixture
+def objects(monkeypatch):
+    found: dict[str, bytes] = {}
+    with object_store(found) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield found
+
+
+def contents(kind, data):
+    if kind == "parquet":
+        return data.to_parquet(index=False)
+    if kind == "jsonl":
+        return data.to_json(orient="records", lines=True).encode()
+    text = data.to_csv(index=False).encode()
+    return gzip.compress(text) if kind == "csv.gz" else text
+
+
+def in_order(rows):
+    """Returns the rows in an order of their own: neither the order of rows nor that of an example's features is fixed."""
+    return sorted(repr(sorted(row.items(), key=lambda item: item[0])) for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl", "parquet"])
+def test_rows_in_an_object_store_are_those_of_a_file(kind, objects, tmp_path):
+    objects[f"bucket/rows/part.{kind}"] = content = contents(kind, frame())
+    (tmp_path / f"part.{kind}").write_bytes(content)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "remote").mkdir()
+    summary, rows = ingest(tmp_path / "remote", path=[f"s3://bucket/rows/*.{kind}"])
+    assert summary.files == [f"s3://bucket/rows/part.{kind}"]
+    _, local = ingest(tmp_path / "local", path=[str(tmp_path / f"part.{kind}")])
+    assert in_order(rows) == in_order(local)
+    assert len(rows) == 200
+
+
+def test_a_folder_of_an_object_store_is_read_without_its_markers_and_measured(objects):
+    objects |= {"bucket/rows/a/1.csv": b"x,y\n1,0\n", "bucket/rows/a/_SUCCESS": b"", "bucket/rows/b.csv": b"x,y\n2,1\n"}
+    assert find_files(["s3://bucket/rows"]) == ["s3://bucket/rows/a/1.csv", "s3://bucket/rows/b.csv"]
+    assert remote_size(["s3://bucket/rows/*.csv"]) == len(objects["bucket/rows/b.csv"])
+
+
+def test_other_content_in_an_object_store_has_another_fingerprint(objects):
+    objects["bucket/b.csv"] = b"x,y\n1,0\n"
+    before = fingerprint(["s3://bucket/b.csv"])
+    objects["bucket/b.csv"] = b"x,y\n1,1\n"
+    assert fingerprint(["s3://bucket/b.csv"]) != before
+
+
+def test_an_object_store_that_does_not_answer_is_an_error_in_time(objects, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"data.path: no answer within 1 s from the store of s3://bucket/rows/\*.csv"):
+        remote_size(["s3://bucket/rows/*.csv"], seconds=1)
