@@ -1,8 +1,9 @@
 """Compares joined Kubeflow tasks with one task per stage; prints both and their ratios. It needs no cluster.
 
-Pods in series are the drivers and executors of the longest chain of dependent tasks. Imports and process ends are measured on
-this machine, in processor seconds, which other processes change little: each task's imports in a fresh process with an immediate
-exit, compared with the imports that every task had before and the interpreter's normal exit.
+Pods in series are the drivers and executors of the longest chain of dependent tasks. Imports are counted as modules, of all
+tasks together. Imports and process ends are also measured on this machine, in processor seconds, which other processes change
+little: each task's imports in a fresh process with an immediate exit, compared with the imports that every task had before and
+the interpreter's normal exit. What the stages' work imports later is in neither.
 
 python benchmarks/kfp_tasks.py [--pipeline pipeline.yaml] [--set KEY=VALUE]... [--no-seconds] [--json]
 """
@@ -23,7 +24,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
 _BEAM = ("apache_beam", "switchyard.components.data.tfrecords", "tfx.orchestration.portable.beam_executor_operator")
-_KFP = ("kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.runtime")
+# MLflow: a tracked task imports it first.
+_KFP = ("kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.runtime", "mlflow")
 # Modules that every task imported before.
 _BEFORE = (*_KFP, "tfx.orchestration.portable.launcher", *_BEAM)
 
@@ -83,15 +85,15 @@ def _class_path(executor: Mapping[str, Any]) -> str:
     return str(spec.get("pythonExecutorSpec", spec)["classPath"])
 
 
-def seconds(modules: Sequence[str], *, at_once: bool) -> float:
-    """Returns the processor seconds of a process that imports modules and exits."""
-    source = f"import importlib, os\nfor m in {list(modules)!r}: importlib.import_module(m)\n" + (
-        "os._exit(0)" if at_once else ""
-    )
+def cost(modules: Sequence[str], *, at_once: bool) -> tuple[float, int]:
+    """Returns the processor seconds of a process that imports modules and exits, and the number of modules it then has."""
+    lines = ["import importlib, os, sys", f"for m in {list(modules)!r}: importlib.import_module(m)"]
+    lines += ["print(len(sys.modules), flush=True)", *(["os._exit(0)"] if at_once else [])]
     before = os.times()
-    subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True, capture_output=True, text=True)
     after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return spent, int(done.stdout.split()[-1])
 
 
 def main() -> None:
@@ -108,8 +110,9 @@ def main() -> None:
         found[name] = dict(shape(made))
         if not options.no_seconds:
             each = imports(made)
-            spent = [seconds(m, at_once=True) for m in each] if joined else [seconds(_BEFORE, at_once=False)] * len(each)
-            found[name]["imports and ends, s"] = round(sum(spent), 1)
+            costs = [cost(m, at_once=True) for m in each] if joined else [cost(_BEFORE, at_once=False)] * len(each)
+            found[name]["imports and ends, s"] = round(sum(spent for spent, _ in costs), 1)
+            found[name]["modules"] = sum(modules for _, modules in costs)
     before, after = found.values()
     ratios = {key: round(after[key] / before[key], 2) for key in before}
     if options.json:
