@@ -9,9 +9,10 @@ import atexit
 import os
 import sys
 from contextlib import suppress
+from typing import NoReturn
 
 
-def exit_at_once(code: int) -> None:
+def exit_at_once(code: int) -> NoReturn:
     """Runs the `atexit` functions, flushes the standard streams and exits without teardown."""
     atexit._run_exitfuncs()
     with suppress(OSError):

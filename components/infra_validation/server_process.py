@@ -5,17 +5,20 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from switchyard.components.errors import StageError, last_line
+from switchyard.components.bundle.model import bundle_info
+from switchyard.components.errors import StageError, UserError, last_line
 from switchyard.components.infra_validation.server_main import NAME
 from switchyard.components.process import interpreter
 from switchyard.components.serving.server import bind
+from switchyard.components.training.workers.training_process import ForkedProcess, running_server
 
 _HOST = "127.0.0.1"
 _STOP_SECONDS = 30
@@ -75,19 +78,11 @@ def server_process(folder: str, digest: str | None, log: Path, patience_seconds:
     started = time.monotonic()
     with bind(_HOST, 0) as listening, log.open("wb") as output:
         port = listening.getsockname()[1]
-        process = interpreter.start(
-            "switchyard.components.infra_validation.server_main",
-            [str(listening.fileno()), folder, digest or ""],
-            env=_environment(),
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            pass_fds=[listening.fileno()],
-        )
+        process = _start(folder, digest, listening, output)
     try:
         while not _ready(port):
-            if process.poll() is not None:
-                raise StageError(last_line(log) or f"its server ended with exit code {process.returncode}")
+            if how := process.ended():
+                raise StageError(last_line(log) or how)
             if time.monotonic() - started > patience_seconds:
                 raise StageError(f"its server was not ready within {patience_seconds:g} s")
             time.sleep(_POLL_SECONDS)
@@ -97,12 +92,53 @@ def server_process(folder: str, digest: str | None, log: Path, patience_seconds:
         finally:
             server.close()
     finally:
-        process.terminate()
+        process.stop(_STOP_SECONDS)
+
+
+class _Interpreter:
+    """A server in a fresh interpreter, with the methods of `ForkedProcess`."""
+
+    def __init__(self, process: subprocess.Popen[Any]) -> None:
+        self._process = process
+
+    def ended(self) -> str | None:
+        return None if self._process.poll() is None else f"its server ended with exit code {self._process.returncode}"
+
+    def stop(self, seconds: float) -> None:
+        self._process.terminate()
         try:
-            process.communicate(timeout=_STOP_SECONDS)
+            self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            self._process.kill()
+            self._process.communicate()
+
+
+def _start(folder: str, digest: str | None, listening: socket.socket, output: IO[bytes]) -> ForkedProcess | _Interpreter:
+    """Starts a server: of a PyTorch model in a fork that has imported PyTorch alone, if the run has one, see `TrainingServer`."""
+    module, arguments = "switchyard.components.infra_validation.server_main", [folder, digest or ""]
+    environment = interpreter.environment(_environment())
+    training = running_server("pytorch") if _framework(folder) == "pytorch" else None
+    if training and (forked := training.start(module, arguments, listening, output, environment)):
+        return forked
+    return _Interpreter(
+        interpreter.start(
+            module,
+            [str(listening.fileno()), *arguments],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            pass_fds=[listening.fileno()],
+        )
+    )
+
+
+def _framework(folder: str) -> str | None:
+    """Returns the bundle's framework; None for a bundle that cannot be read, which its server reports."""
+    try:
+        return bundle_info(folder).framework
+    except (UserError, StageError):
+        return None
 
 
 def _environment() -> dict[str, str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.workers.group import train
 from switchyard.components.training.workers.predicting import predictor_class
-from switchyard.components.training.workers.training_process import TrainingServers, training_server
+from switchyard.components.training.workers.training_process import TrainingServers, running_server, training_server
 from switchyard.components.user_code.loading import UserCode
 from tests.command import REPOSITORY, environment
 
@@ -69,6 +70,45 @@ def build_model(spec):
     inputs = {f.name: keras.Input((1,)) for f in spec.features}
     return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Concatenate()(list(inputs.values()))))
 """
+
+# Notes what it is given; then fails, or waits for the end of its standard input.
+SEEN = """
+import json, os, socket, sys
+
+inherited = socket.socket(fileno=int(sys.argv[1]))
+seen = {"modules": sorted(sys.modules), "name": inherited.getsockname()[1], "environment": dict(os.environ), "pid": os.getpid()}
+with open(sys.argv[2], "w") as file:
+    json.dump(seen, file)
+if sys.argv[3] == "fails":
+    raise ValueError("no such model")
+os.read(0, 1)
+"""
+
+
+@pytest.fixture
+def seen(tmp_path, monkeypatch):
+    """Returns a function that starts `SEEN` beside a training server; it returns the process, its port and what it saw."""
+    (tmp_path / "seen.py").write_text(SEEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def start(how):
+        file = tmp_path / "seen.json"
+        with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "module.log").open("wb") as output:
+            process = running_server("pytorch").start("seen", [str(file), how], listening, output, {"A": "b"})
+            port = listening.getsockname()[1]
+        until(lambda: file.is_file() and file.read_text().endswith("}"))
+        return process, port, json.loads(file.read_text())
+
+    with TrainingServers(["pytorch"], tmp_path) as servers:
+        monkeypatch.setenv(*next(iter(servers.environment.items())))
+        yield start
+
+
+def until(true):
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -266,6 +306,32 @@ def test_a_job_that_predicts_ends_with_its_predictor_and_its_death_is_reported(j
     assert other(features).shape == (1, 1)
     del other
     assert two in psutil.wait_procs([two], timeout=30)[0]
+
+
+@pytest.mark.core
+def test_a_module_runs_in_a_fork_with_pytorch_and_nothing_of_a_training(seen):
+    process, port, found = seen("waits")
+    assert {"torch", "switchyard.components.training.pytorch.predictor"} <= set(found["modules"])
+    trainers = [
+        "lightning",
+        "torchmetrics",
+        "switchyard.components.training.pytorch.trainer",
+        "switchyard.components.training.job",
+    ]
+    assert not {*trainers, *OTHERS} & set(found["modules"])
+    assert (found["name"], found["environment"]) == (port, {"A": "b"})
+    assert process.ended() is None
+    running = psutil.Process(found["pid"])
+    process.stop(30)
+    assert not running.is_running()
+
+
+def test_the_end_of_a_module_in_a_fork_is_reported_with_its_output(seen, tmp_path):
+    process, _, _ = seen("fails")
+    until(lambda: process.ended() is not None)
+    assert process.ended() == "its process ended with exit code 1"
+    assert (tmp_path / "module.log").read_text().rstrip().endswith("ValueError: no such model")
+    process.stop(30)
 
 
 def test_a_server_that_cannot_start_is_reported_with_the_reason(job, tmp_path, monkeypatch):

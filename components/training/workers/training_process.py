@@ -1,15 +1,16 @@
-"""The client of `training_server`: submits trainings and trainer checks, and receives their results."""
+"""The client of `training_server`: submits trainings, checks of trainers and modules to run, and receives their results."""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -40,10 +41,11 @@ class TrainingServer:
     Args:
         address: address of the server's socket.
         log: file with the server's own output, if any.
+        bare: address of the socket for modules to run, if any.
     """
 
-    def __init__(self, address: str, log: Path | None) -> None:
-        self._address, self._log = address, log
+    def __init__(self, address: str, log: Path | None, bare: str | None = None) -> None:
+        self._address, self._log, self._bare = address, log, bare
 
     def train(self, job: TrainingJob, report: Report, *, trial_log: IO[Any] | None = None) -> dict[str, Any] | None:
         """Trains; returns the TrainResult as a dict, or None if `report` pruned it.
@@ -95,13 +97,37 @@ class TrainingServer:
 
         return predict
 
+    def start(
+        self, module: str, arguments: Sequence[str], inherited: socket.socket, output: IO[Any], environment: Mapping[str, str]
+    ) -> ForkedProcess | None:
+        """Starts `python -m module DESCRIPTOR arguments` in a fork that has imported PyTorch and a bundle's predictor alone.
+
+        Args:
+            module: the module; its standard input ends with this process.
+            arguments: its arguments after the number of the inherited descriptor.
+            inherited: the socket to inherit.
+            output: file for its output.
+            environment: its environment variables.
+
+        Returns:
+            The process; None if this server starts none.
+        """
+        if self._bare is None:
+            return None
+        connection = socket.socket(socket.AF_UNIX)
+        order = {"module": module, "arguments": list(arguments), "environment": dict(environment)}
+        self._send(connection, self._bare, order, [output.fileno(), inherited.fileno()])
+        return ForkedProcess(connection)
+
     def _submit(self, connection: socket.socket, order: Mapping[str, Any], output: int) -> None:
-        given = {**order, "environment": dict(os.environ), "path": sys.path}
+        self._send(connection, self._address, {**order, "environment": dict(os.environ), "path": sys.path}, [output])
+
+    def _send(self, connection: socket.socket, address: str, order: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         try:
-            with _short(self._address) as address:
-                connection.connect(address)
-            socket.send_fds(connection, [b"j"], [output])
-            connection.sendall((json.dumps(given) + "\n").encode())
+            with _short(address) as name:
+                connection.connect(name)
+            socket.send_fds(connection, [b"j"], descriptors)
+            connection.sendall((json.dumps(order) + "\n").encode())
         except OSError as error:
             raise self._server_error() from error
 
@@ -147,10 +173,35 @@ class TrainingServer:
         return StageError(f"the training process ended: {why or 'it printed nothing'}.{where}")
 
 
+class ForkedProcess:
+    """A process that `TrainingServer.start` started; it ends with this process."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._ended: str | None = None
+
+    def ended(self) -> str | None:
+        """Returns how the process ended; None while it runs."""
+        if self._ended is None and select.select([self._connection], [], [], 0)[0]:
+            line = b""
+            with suppress(OSError), self._connection.makefile("rb") as lines:
+                line = lines.readline()
+            self._ended = str(json.loads(line)["died"]) if line else "its process ended"
+        return self._ended
+
+    def stop(self, seconds: float) -> None:
+        """Kills the process and waits for its end, up to `seconds`."""
+        with self._connection, suppress(OSError):
+            self._connection.settimeout(seconds)
+            self._connection.shutdown(socket.SHUT_WR)
+            while self._connection.recv(1024):
+                pass
+
+
 def running_server(framework: str) -> TrainingServer | None:
     """Returns a client of the server that has imported a framework for this run; None if there is none."""
     running = json.loads(os.environ.get(variables.TRAINING_SERVERS, "{}")).get(framework)
-    return TrainingServer(running["address"], Path(running["log"])) if running else None
+    return TrainingServer(running["address"], Path(running["log"]), running["bare"]) if running else None
 
 
 @contextmanager
@@ -165,40 +216,46 @@ def training_server(framework: str, log: Path | None = None) -> Iterator[Trainin
         yield running
         return
     with temporary_folder() as folder:
-        process, address = start_server(framework, folder, log)
+        process, address, _ = start_server(framework, folder, log)
         try:
             yield TrainingServer(address, log)
         finally:
             _stop(process)
 
 
-def start_server(framework: str, folder: Path, log: Path | None) -> tuple[subprocess.Popen[bytes], str]:
-    """Starts a server; returns its process, which exits when its standard input closes, and the address of its socket.
+def start_server(
+    framework: str, folder: Path, log: Path | None, *, bare: bool = False
+) -> tuple[subprocess.Popen[bytes], str, str | None]:
+    """Starts a server; returns its process, which exits when its standard input closes, and the addresses of its sockets.
 
     Args:
         framework: as the config has it.
-        folder: folder of the socket.
+        folder: folder of the sockets.
         log: see `training_server`.
+        bare: whether it starts modules, see `TrainingServer.start`; for PyTorch only.
     """
-    address = str(folder / "trainings")
-    with socket.socket(socket.AF_UNIX) as listening:
-        with _short(address) as name:
-            listening.bind(name)
-        listening.listen()
-        output: Any = log.open("ab") if log else 2
-        try:
-            process = interpreter.start(
-                "switchyard.components.training.workers.training_server",
-                [str(listening.fileno()), *_modules(framework)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                pass_fds=(listening.fileno(),),
-            )
-        finally:
-            if log:
-                output.close()
-    return process, address
+    addresses = [str(folder / name) for name in ("trainings", "modules")[: 1 + bare]]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(_listening(address)) for address in addresses]
+        descriptors = [each.fileno() for each in sockets]
+        output: Any = stack.enter_context(log.open("ab")) if log else 2
+        process = interpreter.start(
+            "switchyard.components.training.workers.training_server",
+            [*map(str, descriptors), *([] if bare else ["-"]), *_modules(framework)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            pass_fds=descriptors,
+        )
+    return process, addresses[0], addresses[1] if bare else None
+
+
+def _listening(address: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX)
+    with _short(address) as name:
+        listening.bind(name)
+    listening.listen()
+    return listening
 
 
 class TrainingServers:
@@ -216,9 +273,9 @@ class TrainingServers:
         for number, framework in enumerate(f for f in frameworks if f != STAGES_OWN and f not in found):
             log, folder = logs / f"trainings-{number}.log", self._folder.path / str(number)
             folder.mkdir()
-            process, address = start_server(framework, folder, log)
+            process, address, bare = start_server(framework, folder, log, bare=framework == "pytorch")
             self._processes.append(process)
-            found[framework] = {"address": address, "log": str(log)}
+            found[framework] = {"address": address, "log": str(log), "bare": bare}
         self.environment = {variables.TRAINING_SERVERS: json.dumps(found)}
 
     def __enter__(self) -> Self:

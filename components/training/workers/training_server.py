@@ -1,4 +1,4 @@
-"""`python -m switchyard.components.training.workers.training_server SOCKET [MODULE...]`: runs each training job in a fork.
+"""`python -m switchyard.components.training.workers.training_server SOCKET BARE [MODULE...]`: runs each training job in a fork.
 
 The server imports the trainer's framework once and never uses it, so that every job starts from the same clean state, and a crash
 or an out-of-memory kill affects only its own job. The server imports none of the stages' libraries: PyTorch models train without
@@ -9,6 +9,11 @@ then lines of JSON. The first line is the order (`job`, `check` or `predict`; `t
 `step` and `metrics` once per epoch, answered by `go` or `prune`; `log`; and finally one of `done`, `pruned`, `failed` and `died`.
 A job that predicts replies `ready`, then with arrays to each request of arrays, see `arrays`. Closing the connection ends the
 job; closing standard input ends all jobs.
+
+With a second listening socket (`BARE`, else `-`) a fork of the server that has imported PyTorch and a bundle's predictor, and not
+the trainer, runs modules as `python -m` does: infra validation's server, which then need not import PyTorch again. The order is
+`module`, `arguments` and `environment`; a second descriptor is inherited, its number is the first argument. Standard input is the
+connection, whose end ends the process.
 """
 
 from __future__ import annotations
@@ -17,20 +22,22 @@ import importlib
 import json
 import logging
 import os
+import runpy
 import select
 import signal
 import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from switchyard.components.bundle.code import load_predictor_class
+from switchyard.components.bundle.code import PREDICTORS, load_predictor_class
+from switchyard.components.compat.python_exit import exit_at_once
 from switchyard.components.errors import Failure, TrainingError, UserError, in_one_line
 from switchyard.components.failure import classify
 from switchyard.components.import_order import import_torch_first
@@ -48,26 +55,46 @@ class _Pruned(BaseException):
     """A signal that ends a pruned training; no Exception, so that no code in between catches it as an error."""
 
 
-def main(descriptor: int, modules: list[str]) -> None:
-    """Serves until standard input closes."""
+def main(descriptor: int, bare: int | None, modules: list[str]) -> None:
+    """Serves until standard input closes; see the module docstring."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles interrupts
     install()
     if not _WITHOUT_PYTORCH & set(modules):
         import_torch_first()
+    forks = [] if bare is None else [_fork_bare(descriptor, bare)]
     for module in ("switchyard.components.training.job", "switchyard.components.training.workers.group", *modules):
         importlib.import_module(module)
-    _Server(socket.socket(fileno=descriptor)).serve()
+    _Server(socket.socket(fileno=descriptor), _job, forks).serve()
+
+
+def _fork_bare(descriptor: int, bare: int) -> int:
+    """Forks the server of modules; returns its process id."""
+    importlib.import_module(PREDICTORS["pytorch"].partition(":")[0])
+    child = os.fork()
+    if child == 0:
+        os.close(descriptor)
+        _Server(socket.socket(fileno=bare), _module).serve()
+    os.close(bare)
+    return child
 
 
 class _Server:
-    def __init__(self, listening: socket.socket) -> None:
-        self._listening = listening
+    def __init__(self, listening: socket.socket, job: Callable[[socket.socket], NoReturn], forks: Sequence[int] = ()) -> None:
+        """Listens for jobs.
+
+        Args:
+            listening: a connection to it is a job.
+            job: runs a job in this process, and exits.
+            forks: other processes to end with this one.
+        """
+        self._listening, self._job, self._forks = listening, job, forks
         self._jobs: dict[int, socket.socket] = {}
         self._poll = select.poll()
         self._poll.register(0, 0)  # poll() always reports a hang-up
         self._poll.register(listening, select.POLLIN)
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
+        """Serves until standard input closes."""
         signal.signal(signal.SIGTERM, lambda *_: self._end())
         while True:
             for descriptor, event in self._poll.poll(_POLL_MS):
@@ -86,7 +113,7 @@ class _Server:
             self._listening.close()
             for other in self._jobs.values():
                 other.close()
-            _job(connection)
+            self._job(connection)
         self._jobs[child] = connection
         self._poll.register(connection, select.POLLRDHUP)
 
@@ -113,10 +140,12 @@ class _Server:
                     connection.sendall(_line({"died": f"its process {how}"}))
             connection.close()
 
-    def _end(self) -> None:
+    def _end(self) -> NoReturn:
         for child in self._jobs:
             os.kill(child, signal.SIGKILL)
-        for child in self._jobs:
+        for child in self._forks:
+            os.kill(child, signal.SIGTERM)
+        for child in (*self._jobs, *self._forks):
             os.waitpid(child, 0)
         os._exit(0)
 
@@ -125,23 +154,44 @@ def _line(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content) + "\n").encode()
 
 
-def _job(connection: socket.socket) -> None:
-    """Runs one job, and exits this process."""
+def _received(connection: socket.socket, standard_input: int) -> tuple[dict[str, Any], BufferedReader, list[int]]:
+    """Receives an order and takes its environment and log; returns it, the next lines and the other descriptors."""
     try:
-        _, (log,), _, _ = socket.recv_fds(connection, 1, 1)
-        for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
+        _, (log, *others), _, _ = socket.recv_fds(connection, 1, 2)
+        for descriptor, target in ((standard_input, 0), (log, 1), (log, 2)):
             os.dup2(descriptor, target)
         lines = connection.makefile("rb")
         order = json.loads(lines.readline())
         os.environ.clear()
         os.environ.update(order["environment"])
-        sys.path[:] = order["path"]
         tempfile.tempdir = None  # recomputed from the new environment
     except (OSError, ValueError):
         os._exit(1)  # the stage is gone
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     install()
+    return order, lines, others
+
+
+def _module(connection: socket.socket) -> NoReturn:
+    """Runs a module, and exits this process."""
+    order, _, (inherited,) = _received(connection, connection.fileno())
+    sys.argv = [order["module"], str(inherited), *order["arguments"]]
+    code: Any = 0
+    try:
+        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    exit_at_once(code if isinstance(code, int) else int(code is not None))
+
+
+def _job(connection: socket.socket) -> NoReturn:
+    """Runs one job, and exits this process."""
+    order, lines, _ = _received(connection, os.open(os.devnull, os.O_RDONLY))
+    sys.path[:] = order["path"]
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
@@ -202,4 +252,4 @@ def _done(order: Mapping[str, Any], report: Any, send: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(int(sys.argv[1]), None if sys.argv[2] == "-" else int(sys.argv[2]), sys.argv[3:])
