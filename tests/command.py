@@ -74,7 +74,7 @@ def run(pipeline, workspace, *arguments, expect=0, **kwargs):
 
 
 class WarmCommand:
-    """The command in a process that has its imports behind it, see `tests.warm_cli`; the first call starts the process.
+    """The command in a process that has its imports behind it, see `tests.warm_cli`.
 
     A call that does not end with its answer (a timeout of the test, an interrupt, a dead process) ends the process: the next
     call starts another, and reads no answer of this one.
@@ -82,8 +82,9 @@ class WarmCommand:
 
     def __init__(self, process=(sys.executable, "-m", "tests.warm_cli")):
         self._command, self._process = process, None
-        # Of now: a test that changes variables may be the first to call.
+        # Of now: a test that changes variables may start the next process.
         self._environment = environment(PYTHONPATH=REPOSITORY)
+        self._start()
 
     def _start(self):
         self._process = subprocess.Popen(
