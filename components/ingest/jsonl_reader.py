@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator, Sequence
 from typing import Any, BinaryIO
 
@@ -17,6 +18,8 @@ from switchyard.components.ingest.sources import check_compression, open_file
 
 # A compressed file can unpack to an unlimited size, so the line length is bounded.
 _LINE_BYTES = 64 << 20
+_DEPTH = 100
+_SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
 @refusing("JSON Lines")
@@ -64,7 +67,7 @@ def _object(path: str, line: bytes, number: int, bad: BadRows) -> dict[str, Any]
     """Returns a line's object; None, with a bad row added, for any other line."""
     try:
         return _object_of(line)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         text = line.decode("utf-8", errors="backslashreplace").strip()
         bad.add(path, f"line {number:,}: not a JSON object ({_why_not_json(error)})", text)
         return None
@@ -74,9 +77,11 @@ def _object_of(line: bytes) -> dict[str, Any]:
     """Returns a line's object.
 
     Raises:
-        ValueError: the line is no JSON object or holds text that UTF-8 cannot encode.
-        RecursionError: the object is nested too deeply.
+        ValueError: the line is no JSON object, is nested too deeply, or holds text that UTF-8 cannot encode.
     """
+    # Python's own limit differs between versions, and is higher than that of functions that visit the values.
+    if line.count(b"[") + line.count(b"{") > _DEPTH and _deepest(line) > _DEPTH:
+        raise ValueError("nested too deeply")
     row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_unique)
     if not isinstance(row, dict):
         raise ValueError("not an object")
@@ -85,9 +90,19 @@ def _object_of(line: bytes) -> dict[str, Any]:
     return row
 
 
+def _deepest(line: bytes) -> int:
+    """Returns the number of brackets that are open at once, at most; those inside texts do not count."""
+    deepest = depth = 0
+    for sign in _SIGNS.findall(line):
+        if sign in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif sign in b"]}":
+            depth -= 1
+    return deepest
+
+
 def _why_not_json(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, character {error.colno}"
     return f"byte {error.object[error.start]:#04x} is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,23 @@ def verify(folder: Path, digest: str | None = None) -> None:
     content = _content(folder)
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise UserError(f"model: {MANIFEST} was changed: its digest is not the registered {digest}. {_NEXT}")
-    wanted = _parse(content)
+    for name, wrong in compared(folder):
+        if wrong:
+            raise UserError(f"model: {name!r} {wrong}. {_NEXT}")
+
+
+def compared(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yields each file and what is wrong with it, empty if it is the manifest's: missing and added files, then all others.
+
+    Raises:
+        UserError: the folder has no manifest, an invalid one, or files that are not regular.
+    """
+    wanted = _parse(_content(folder))
     found = _files(folder)
     for name in sorted(found ^ wanted.keys()):
-        what = "is missing" if name in wanted else "was added: the manifest does not have it"
-        raise UserError(f"model: {name!r} {what}. {_NEXT}")
-    for name, expected in wanted.items():
-        if _digest_of(folder / name) != expected:
-            raise UserError(f"model: {name!r} was changed: its digest is not the manifest's. {_NEXT}")
+        yield name, "is missing" if name in wanted else "was added: the manifest does not have it"
+    for name in sorted(found & wanted.keys()):
+        yield name, "" if _digest_of(folder / name) == wanted[name] else "was changed: its digest is not the manifest's"
 
 
 _NEXT = "None of its files was opened; use the registered version, or train again."

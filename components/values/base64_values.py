@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 KEY = "b64"
+# Deeper lists fit no column and are refused later; without a limit they would exhaust the stack.
+_DEPTH = 32
 
 
 def as_json(value: bytes) -> str | dict[str, str]:
@@ -37,15 +39,16 @@ def from_base64(text: str) -> bytes:
         raise ValueError(f"is not valid base64: {error}") from None
 
 
-def unwrapped(values: Sequence[Any]) -> list[Any]:
-    """Returns values with each `{"b64": ...}` decoded to bytes, in lists too; invalid base64 stays unchanged."""
-    return [_unwrapped(v) for v in values]
+def unwrapped(values: Sequence[Any], depth: int = _DEPTH) -> list[Any]:
+    """Returns values with each `{"b64": ...}` decoded to bytes, in lists of up to `depth` levels too; invalid base64 stays."""
+    return [_unwrapped(v, depth) for v in values]
 
 
-def holds_bytes(values: Sequence[Any]) -> bool:
-    """Returns whether values, or lists in them, contain a `{"b64": ...}`."""
+def holds_bytes(values: Sequence[Any], depth: int = _DEPTH) -> bool:
+    """Returns whether values, or lists in them of up to `depth` levels, contain a `{"b64": ...}`."""
     return any(
-        (isinstance(v, dict) and v.keys() == {KEY}) or (isinstance(v, list | tuple) and v and holds_bytes(v)) for v in values
+        (isinstance(v, dict) and v.keys() == {KEY}) or (isinstance(v, list | tuple) and depth > 0 and holds_bytes(v, depth - 1))
+        for v in values
     )
 
 
@@ -55,9 +58,9 @@ def may_hold_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_struct(kind))
 
 
-def _unwrapped(value: Any) -> Any:
+def _unwrapped(value: Any, depth: int) -> Any:
     if isinstance(value, list | tuple):
-        return unwrapped(value)
+        return unwrapped(value, depth - 1) if depth > 0 else value
     if isinstance(value, dict) and value.keys() == {KEY} and isinstance(value[KEY], str):
         try:
             return from_base64(value[KEY])

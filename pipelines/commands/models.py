@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from switchyard.components.errors import StageError, UserError, did_you_mean
+from switchyard.components.errors import EXIT_DONE, EXIT_FAILED, StageError, UserError, did_you_mean
 from switchyard.components.metrics import DIRECTION, HEADLINE, PRIMARY, base, direction
 from switchyard.components.tasks import RANKING, TASKS
-from switchyard.components.text.visible import in_a_line
+from switchyard.components.text.visible import in_a_line, in_line
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import Move, Version
@@ -107,6 +108,21 @@ def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Pa
     rollback(registry_uri(tracking_uri, workspace), name, why)
 
 
+@command.command("verify")
+@click.argument("name")
+@click.argument("version")
+@json_option
+@registry_option
+@workspace_option
+@handle_errors
+def models_verify(name: str, version: str, as_json: bool, tracking_uri: str | None, workspace: Path | None) -> None:
+    """Check VERSION (a number or an alias) of the model NAME again; exit code 1 if something changed.
+
+    Its files are compared with the registered digest, its training data, if still at hand, with the registered fingerprint.
+    """
+    sys.exit(verify(registry_uri(tracking_uri, workspace), name, version, as_json=as_json))
+
+
 def show(uri: str, name: str | None, *, as_json: bool) -> None:
     """Prints a model's versions and moves, or all models."""
     client = tracking.client(uri)
@@ -164,6 +180,26 @@ def compare(
     table_console().print(table)
     if len({v.data for v in chosen}) > 1:
         click.echo("They were evaluated on different data; --data FILE evaluates both on the same rows.")
+
+
+def verify(uri: str, name: str, wanted: str, *, as_json: bool) -> int:
+    """Prints the checks of a version; returns the exit code."""
+    from switchyard.components.bundle.verification import check_version
+
+    client = tracking.client(uri)
+    version = find_version(client, name, wanted)
+    with quiet():
+        checks = check_version(client, uri, name, version.version)
+    if as_json:
+        click.echo(json.dumps({"name": name, "version": version.version, "checks": [asdict(c) for c in checks]}))
+    else:
+        table = Table(title=f"{name} version {_title(version)}", title_justify="left", box=None, pad_edge=False)
+        for column in ("what", "outcome", "found"):
+            table.add_column(column)
+        for check in checks:
+            table.add_row(in_line(check.what), check.outcome, in_line(check.found))
+        table_console().print(table)
+    return EXIT_FAILED if any(c.outcome == "changed" for c in checks) else EXIT_DONE
 
 
 def find_version(client: Any, name: str, wanted: str) -> Version:

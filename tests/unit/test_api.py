@@ -57,7 +57,7 @@ def test_every_argument_is_typed_and_described(name):
     function = getattr(switchyard, name)
     for argument, parameter in inspect.signature(function).parameters.items():
         assert parameter.annotation is not parameter.empty, argument
-        assert f"\n        {argument}: " in function.__doc__, argument
+        assert f"\n    {argument}: " in inspect.getdoc(function), argument
 
 
 def test_a_pipeline_is_a_path_a_mapping_or_a_config(pipeline, monkeypatch):

@@ -23,7 +23,7 @@ from switchyard.components.serving.client import records, tensors
 from switchyard.components.serving.inputs import columns_of
 from switchyard.components.serving.openapi import openapi
 from switchyard.components.serving.served_model import Limits
-from switchyard.components.values.base64_values import as_json, from_base64
+from switchyard.components.values.base64_values import as_json, from_base64, holds_bytes, unwrapped
 from switchyard.components.values.conversion import fit_frame, fit_values
 from switchyard.components.values.raw_features import RawFeature
 
@@ -194,3 +194,12 @@ def test_a_column_of_bytes_and_values_with_line_breaks_are_reported_before_train
     of_bytes, of_lines = typed.notes()
     assert of_bytes.startswith("a: holds bytes that are not UTF-8")
     assert of_lines.startswith("a: 2 values hold a line break")
+
+
+def test_deeply_nested_lists_do_not_exhaust_the_stack():
+    nested = [{"b64": "YQ=="}]
+    for _ in range(5000):
+        nested = [nested]
+    assert len(unwrapped([nested])) == 1
+    assert not holds_bytes([nested])
+    assert unwrapped([[{"b64": "YQ=="}]]) == [[b"a"]]

@@ -1,0 +1,114 @@
+"""Checks a registered version again: its files against the registered digest, its data against the registered fingerprint."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from switchyard.components.data import source
+from switchyard.components.errors import SwitchyardError, UserError, first_line
+from switchyard.components.ingest.sources import find_files, fingerprint
+from switchyard.components.text.redaction import mask
+from switchyard.components.tracking import model_registry
+from switchyard.components.tracking.manifest import MANIFEST, compared, own_digest
+from switchyard.components.tracking.mlflow_errors import is_refusal
+
+Outcome = Literal["same", "changed", "unknown"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: `what` it is about, its `outcome` (`unknown`: no longer at hand), and the digests or the reason."""
+
+    what: str
+    outcome: Outcome
+    found: str
+
+
+def check_version(client: Any, uri: str, name: str, version: str) -> list[Check]:
+    """Returns the checks of a version. No file of it is loaded.
+
+    Args:
+        client: an MlflowClient.
+        uri: address of MLflow's server or database.
+        name: name of the registered model.
+        version: number of an existing version.
+    """
+    tags = client.get_model_version(name, version).tags
+    return [
+        *_files(client, uri, name, version, tags.get(model_registry.DIGEST)),
+        _data(tags),
+        _run(client, client.get_model_version(name, version).run_id),
+        _promotion(model_registry.moves(client, name), version),
+    ]
+
+
+def _files(client: Any, uri: str, name: str, version: str, digest: str | None) -> Iterator[Check]:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory(prefix="switchyard-verify-") as work:
+        try:
+            place = client.get_model_version_download_uri(name, version)
+            folder = Path(download_artifacts(artifact_uri=place, dst_path=work, tracking_uri=uri))
+        except (MlflowException, OSError) as error:
+            yield Check("files", "changed", f"cannot be downloaded: {first_line(mask(str(error)))}")
+            return
+        own = own_digest(folder)
+        if digest is None:
+            yield Check(MANIFEST, "unknown", "registered without a digest: train and register it again")
+        else:
+            yield Check(MANIFEST, "same" if own == digest else "changed", own or f"missing; registered as {digest}")
+        try:
+            for file, wrong in compared(folder):
+                yield Check(file, "changed" if wrong else "same", wrong or "digest of the manifest")
+        except UserError as error:
+            yield Check("files", "changed", first_line(error))
+
+
+def _data(tags: Any) -> Check:
+    """Checks the training data where its files are still on this machine, or in a store that it reaches."""
+    registered = tags.get(model_registry.DATA, "")
+    try:
+        patterns = json.loads(tags.get(source.TAG, "[]"))
+    except ValueError:
+        patterns = []
+    if not registered or not isinstance(patterns, list) or not patterns:
+        return Check("data", "unknown", "its files are not recorded")
+    listed = ", ".join(map(str, patterns))
+    try:
+        together = fingerprint(find_files([str(p) for p in patterns]))
+        # Files of splits with paths of their own were read split by split.
+        each = fingerprint([f for p in patterns for f in find_files([str(p)])])
+    except (SwitchyardError, OSError) as error:
+        return Check("data", "unknown", f"not at hand: {first_line(error)}")
+    if registered in (together, each):
+        return Check("data", "same", f"{registered} of {listed}")
+    return Check("data", "changed", f"{listed}: {together}, was {registered}")
+
+
+def _run(client: Any, run_id: str | None) -> Check:
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        return Check("run", "unknown", "not recorded")
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if not is_refusal(error):
+            raise
+        return Check("run", "unknown", f"{run_id} was deleted")
+    commit = run.data.tags.get("mlflow.source.git.commit", "")
+    more = " with uncommitted changes" if run.data.tags.get("switchyard.git.uncommitted_changes") == "true" else ""
+    return Check("run", "same", f"{run_id}{f', code commit {commit}{more}' if commit else ''}")
+
+
+def _promotion(moves: Sequence[model_registry.Move], version: str) -> Check:
+    found = [m for m in moves if m.version == version]
+    if not found:
+        return Check("promotion", "unknown", "never champion")
+    return Check("promotion", "same", "; ".join(f"{m.action} by {m.who}: {m.why}" for m in found))

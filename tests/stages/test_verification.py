@@ -1,0 +1,73 @@
+"""`switchyard models verify`: a registered version's files and data, checked again in a real MLflow store."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow.utils.file_utils import local_file_uri_to_path
+
+from switchyard.components.bundle.verification import check_version
+from switchyard.components.data import source
+from switchyard.components.ingest.sources import fingerprint
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.manifest import write_manifest
+from switchyard.components.tracking.model_registry import register_model
+from switchyard.pipelines.commands.models import verify
+from tests.registries import described, small_bundle
+
+
+@pytest.fixture
+def registered(tmp_path):
+    """Returns URI, folder of the registered files and data file of version 1 of m."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = tracking.client(uri)
+    experiment = client.create_experiment("e", artifact_location=(tmp_path / "files").as_uri())
+    bundle, data = small_bundle(tmp_path, 1), tmp_path / "[rides].csv"
+    (bundle / "weights").write_bytes(b"weights")
+    data.write_text("a,b\n1,2\n")
+    tags = {"framework": "pytorch", **source.tags_of([str(tmp_path / "*.csv")])}
+    model = described(
+        "m", bundle, digest=write_manifest(bundle), data=fingerprint([str(data)]), tags=tags, why="better than [bold]none[/bold]"
+    )
+    assert register_model(client, client.create_run(experiment).info.run_id, model).version == "1"
+    return uri, Path(local_file_uri_to_path(client.get_model_version_download_uri("m", "1"))), data
+
+
+def outcomes(uri):
+    return {c.what: c.outcome for c in check_version(tracking.client(uri), uri, "m", "1")}
+
+
+def test_an_unchanged_version_passes_every_check(registered, capsys):
+    uri, _, _ = registered
+    assert outcomes(uri) == dict.fromkeys(["manifest.json", "MLmodel", "weights", "data", "run", "promotion"], "same")
+    assert verify(uri, "m", "champion", as_json=False) == 0
+    printed = capsys.readouterr().out
+    assert "m version 1 (champion)" in printed
+    assert "better than [bold]none[/bold]" in printed
+
+
+def test_changed_added_and_missing_files_and_changed_data_are_listed_and_end_with_code_1(registered, capsys):
+    uri, folder, data = registered
+    (folder / "weights").write_bytes(b"other")
+    (folder / "added").write_bytes(b"")
+    (folder / "MLmodel").unlink()
+    data.write_text("a,b\n1,3\n")
+    expected = {"added": "changed", "MLmodel": "changed", "weights": "changed", "data": "changed", "manifest.json": "same"}
+    assert {k: v for k, v in outcomes(uri).items() if k in expected} == expected
+    assert verify(uri, "m", "1", as_json=True) == 1
+    found = {c["what"]: c["found"] for c in json.loads(capsys.readouterr().out)["checks"]}
+    assert (found["added"], found["MLmodel"]) == ("was added: the manifest does not have it", "is missing")
+
+
+def test_a_manifest_rewritten_with_the_files_is_not_the_registered_one(registered):
+    uri, folder, _ = registered
+    (folder / "weights").write_bytes(b"other")
+    write_manifest(folder)
+    assert outcomes(uri)["manifest.json"] == "changed"
+
+
+def test_data_that_is_gone_is_unknown_and_no_failure(registered):
+    uri, _, data = registered
+    data.unlink()
+    assert outcomes(uri)["data"] == "unknown"
+    assert verify(uri, "m", "1", as_json=True) == 0
