@@ -56,7 +56,7 @@ def _files(client: Any, uri: str, name: str, version: str, digest: str | None) -
             place = client.get_model_version_download_uri(name, version)
             folder = Path(download_artifacts(artifact_uri=place, dst_path=work, tracking_uri=uri))
         except (MlflowException, OSError) as error:
-            yield Check("files", "changed", f"cannot be downloaded: {first_line(mask(str(error)))}")
+            yield Check("files", "changed", f"cannot be downloaded: {mask(first_line(error))}")
             return
         own = own_digest(folder)
         if digest is None:

@@ -193,7 +193,7 @@ def _requirements(info: BundleInfo, of_code: Mapping[str, str]) -> list[str]:
     """Returns MLflow's `pip_requirements`: what loads a bundle, and what the user's code in it imports, name -> version."""
     own = {"pytorch": ["torch"], "lightgbm": ["lightgbm"]}.get(info.framework, [])
     own += ["pillow"] if any(f.image for f in info.features) else []
-    packages = ["mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *own]
+    packages = ["switchyard", "mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *own]
     listed = set(map(canonical, packages))
     own_code = [f"{p}=={version}" for p, version in of_code.items() if canonical(p) not in listed]
     return [*(f"{p}=={metadata.version(p)}" for p in packages), *own_code]

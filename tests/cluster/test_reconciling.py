@@ -11,7 +11,7 @@ from switchyard.pipelines.api.submit import _parent
 from switchyard.pipelines.commands import runs as runs_command
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.kubeflow.cluster.run import PluginRun, Run
-from switchyard.pipelines.runners.kubeflow.parent_run import find_or_make
+from switchyard.pipelines.runners.kubeflow.parent_run import Parent, find_or_make
 from tests.cluster.pretending import spec_of, submitted
 from tests.command import BREAST_CANCER
 
@@ -38,6 +38,23 @@ def tracked(mlflow, run_id, *stages):
 def await_end(server, run_id):
     while server.runs[run_id].finished is None:
         time.sleep(0.01)
+
+
+def test_a_run_that_the_plugin_or_a_short_record_made_is_named_by_what_differs_too(mlflow):
+    tags = {"switchyard.pipeline": "named", "switchyard.trainer": "pytorch"}
+
+    def record(epochs):
+        params = {"name": "named", "trainer.hyperparameters.epochs": epochs}
+        return {"name": "named", "experiment": "named", "tags": tags, "params": params, "texts": {}}
+
+    find_or_make(mlflow, "first", record(3))
+    short = find_or_make(mlflow, "second", {"name": "named", "experiment": "named", "tags": tags})
+    short.describe(record(4))
+    plugin = tracking.create_run(mlflow, short.experiment_id, "KFP's name", {})
+    Parent(mlflow, short.experiment_id, plugin, "").describe(record(5))
+    client = MlflowClient(tracking_uri=mlflow)
+    names = [client.get_run(run).info.run_name for run in (short.run_id, plugin)]
+    assert names == ["named: hyperparameters.epochs 4", "named: hyperparameters.epochs 5"]
 
 
 @pytest.mark.parametrize("look", ["show", "list"])

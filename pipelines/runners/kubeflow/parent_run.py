@@ -31,8 +31,11 @@ class Parent:
     url: str
 
     def describe(self, record: Mapping[str, Any]) -> None:
-        """Logs the record to a run created elsewhere; the run's name is kept."""
+        """Logs the record to a run created by KFP's plugin, or by a task with a short record, and names the run by it."""
         run = tracking.Run(self.uri, self.run_id)
+        if self.uri:
+            name = run_name(self.uri, self.experiment_id, record, own=self.run_id)
+            tracking.client(self.uri).update_run(self.run_id, name=name)
         run.tags(record["tags"])
         run.params(record["params"])
         for name, text in record["texts"].items():

@@ -19,21 +19,23 @@ _STORED = 6000
 _LENGTH = 250
 
 
-def run_name(uri: str, experiment_id: str, record: Mapping[str, Any]) -> str:
+def run_name(uri: str, experiment_id: str, record: Mapping[str, Any], own: str | None = None) -> str:
     """Returns the name of a run: the record's, and what differs from the pipeline's last run.
 
     Args:
         uri: tracking server or database.
         experiment_id: id of the run's experiment.
         record: a `RunRecord` as a mapping.
+        own: id of the run to name, if it exists.
     """
     name, params = str(record["name"]), {k: mask(str(v))[:_STORED] for k, v in record["params"].items() if k != "trainer"}
     where = f"tags.`switchyard.pipeline` = '{record['tags']['switchyard.pipeline']}' AND tags.`switchyard.trainer` LIKE '%'"
     try:
-        found = tracking.client(uri).search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], max_results=1)
+        newest = tracking.client(uri).search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], max_results=2)
     except Exception as error:  # MLflow's stores raise many types of errors
         _log.warning("MLflow at %s: %s", mask(uri), mask(str(error)))
         return name
+    found = [r for r in newest if r.info.run_id != own]
     if not found:
         return name
     before = found[0].data.params
