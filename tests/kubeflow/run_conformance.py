@@ -19,11 +19,12 @@ def main(folder: Path) -> None:
     taxi.write_data(folder / "data" / "trips.csv")
     found = {}
 
-    def run(name, pipeline, arguments=None):
+    def run(name, pipeline, arguments=None, *, joined=False):
         said = []
         started = time.monotonic()
         try:
-            outputs = run_compiled(compile_tfx_pipeline(pipeline, image="switchyard:test"), folder / name, arguments, said.append)
+            compiled = compile_tfx_pipeline(pipeline, image="switchyard:test", joined=joined)
+            outputs = run_compiled(compiled, folder / name, arguments, said.append)
             error = None
         except Exception as e:
             outputs, error = {}, f"{type(e).__name__}: {e}"
@@ -41,6 +42,7 @@ def main(folder: Path) -> None:
     with backend_rules.imposed() as lost:
         run("constructs", constructs.constructs(str(folder)), {"flag": "given"})
         run("constructs", constructs.constructs(str(folder)), {"flag": "given"})
+        run("joined", constructs.constructs(str(folder)), {"flag": "given"}, joined=True)
         run("failing", constructs.failing(str(folder)))
         run("taxi", taxi.taxi(str(folder)))
     found["lost"] = lost

@@ -92,6 +92,28 @@ def test_a_second_identical_run_is_cached(ran):
     assert started <= {"of-imported"}
 
 
+def contents(outputs):
+    """Returns (node, output) -> its metadata, and its files with their bytes."""
+
+    def files(path):
+        below = [p for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file()]
+        return {str(p.relative_to(path)): p.read_bytes() for p in below}
+
+    return {
+        (node, key): (found["metadata"], files(Path(found["uri"]))) if isinstance(found, dict) else found
+        for node, by_key in outputs.items()
+        for key, found in by_key.items()
+    }
+
+
+def test_joined_nodes_give_the_outputs_of_separate_ones(ran, constructs):
+    joined = ran["joined"]
+    assert joined["error"] is None
+    tasks = [{s.partition(":")[0] for s in ran[name]["said"]} for name in ("constructs", "joined")]
+    assert len(tasks[1]) < len(tasks[0])
+    assert contents(joined["outputs"]) == contents(constructs)
+
+
 def test_a_failing_node_is_a_failing_task(ran):
     failed = ran["failing"]
     assert failed["error"].startswith("StageError: two: ValueError: no such luck")

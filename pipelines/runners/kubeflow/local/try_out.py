@@ -10,6 +10,7 @@ from typing import Any
 from switchyard.components.errors import StageError
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
+from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of
 from switchyard.pipelines.runners.kubeflow.local.backend import PRELOADED, RUN, run_pipeline
 from switchyard.pipelines.runners.local.process import Job, StageProcesses
 
@@ -53,7 +54,8 @@ class _Tasks:
     def __init__(
         self, compiled: CompiledForKubeflow, processes: StageProcesses, folder: Path, say: Callable[[str], None]
     ) -> None:
-        self._nodes, self._processes, self._folder, self._say = compiled.tasks, processes, folder, say
+        self._nodes, self._places = compiled.tasks, compiled.outputs
+        self._processes, self._folder, self._say = processes, folder, say
         self._task = ""
         self.outputs: dict[str, dict[str, Any]] = {}
         self.error: Exception | None = None
@@ -65,7 +67,12 @@ class _Tasks:
     def ended(self, task: str, outputs: Mapping[str, Any], *, succeeded: bool) -> None:
         self._say(f"{task}: {'done' if succeeded else 'failed'}")
         if succeeded and task in self._nodes:
-            self.outputs[self._nodes[task]] = dict(outputs)
+            for node in stages_of(self._nodes[task]):
+                self.outputs[node] = {}
+            places = self._places.get(task, {})
+            for key, value in outputs.items():
+                node, name = places.get(key, (self._nodes[task], key))
+                self.outputs[node][name] = value
 
     def run_command(self, command: Sequence[str], environment: Mapping[str, str], image: str, volumes: Mapping[str, Any]) -> int:
         log = self._folder / f"{self._task}.log"
