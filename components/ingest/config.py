@@ -18,24 +18,32 @@ class ColumnConfig(Section):
     """The declared type of a column, in every data format.
 
     Attributes:
-        type: `number`, `text` or `image`. A value that is no number makes its row a bad row (`data.max_bad_rows`); in a text
-            column every value is kept as text, including the words that mean "missing" elsewhere. A column of images holds JPEG
-            or PNG images (bytes, or base64) or paths of such files, relative to the folder of the file that names them and
-            inside of it; a row whose image is missing or cannot be decoded is a bad row.
+        type: `number`, `text`, `image` or `sequence`. A value that is no number makes its row a bad row
+            (`data.max_bad_rows`); in a text column every value is kept as text, including the words that mean "missing"
+            elsewhere. A column of images holds JPEG or PNG images (bytes, or base64) or paths of such files, relative to the
+            folder of the file that names them and inside of it; a row whose image is missing or cannot be decoded is a bad row.
         size: height and width in pixels that images are resized to; required for images.
+        length: number of values that a sequence is padded or cut to; required for sequences, which are lists of numbers of any
+            length. Models read the padded values and `<column>_mask`, 1 where a value is.
+        keep: which values of a longer sequence remain, its `first` or its `last` ones.
         channels: channels of an image's pixels: 3 (red, green, blue) or 1 (grey).
     """
 
-    type: Literal["number", "text", "image"]
+    type: Literal["number", "text", "image", "sequence"]
     size: tuple[ImageSide, ImageSide] | None = None
     channels: Literal[1, 3] = 3
+    length: Annotated[StrictInt, Field(ge=1, le=65_536)] | None = None
+    keep: Literal["first", "last"] = "first"
 
     @model_validator(mode="after")
     def _check(self) -> ColumnConfig:
         if self.type == "image" and self.size is None:
             raise ValueError("an image needs a size: [height, width] in pixels, for example {type: image, size: [64, 64]}")
-        if self.type != "image" and self.model_fields_set & {"size", "channels"}:
-            raise ValueError(f"size and channels describe images, and the type is {self.type}; remove them, or set type: image")
+        if self.type == "sequence" and self.length is None:
+            raise ValueError("a sequence needs a length, for example {type: sequence, length: 32}")
+        for kind, keys in {"image": {"size", "channels"}, "sequence": {"length", "keep"}}.items():
+            if self.type != kind and (given := sorted(self.model_fields_set & keys)):
+                raise ValueError(f"{given[0]} describes the type {kind}, and the type is {self.type}; remove it")
         return self
 
     @property

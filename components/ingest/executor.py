@@ -93,6 +93,7 @@ class Executor(base_executor.BaseExecutor):
             csv=dict(spec.csv),
             keys=written.keys,
             bytes_columns=sorted({*typed.bytes_columns, *spec.images}),
+            sequences={n: dict(how) for n, how in spec.sequences.items() if found.types[n].kind != EMPTY},
             images={name: list(shape) for name, shape in spec.images.items()},
             source=spec.patterns,
             targets=list(spec.targets),

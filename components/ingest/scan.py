@@ -59,6 +59,7 @@ class InputSpec:
         group: see `DatasetSummary.group`; also the `split_key`.
         sample_weight: column with the weights of the rows.
         images: column of images -> (height, width, channels); `columns` declares it as text.
+        sequences: column of lists of numbers -> `length` and `keep`, see `ColumnConfig`.
         label_separator: separator of class names in a label column that lists them as text.
     """
 
@@ -80,6 +81,7 @@ class InputSpec:
     group: str | None = None
     sample_weight: str | None = None
     images: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    sequences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     label_separator: str = ""
 
     @property
@@ -292,6 +294,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     _check_names(spec, names, files)
     found.notes += seen.check()
     _check_weight(spec, found, peek)
+    _check_sequences(spec, found)
     if spec.lists_classes:
         found = _check_listed(spec, found, sorted(seen.listed), peek)
     else:
@@ -376,6 +379,15 @@ def _check_listed(spec: InputSpec, found: Scan, classes: list[str], peek: bool) 
         check_classes(spec.label, classes, list(found.types))
     found.types |= {name: ColumnType(INTEGER) for name in classes}
     return found
+
+
+def _check_sequences(spec: InputSpec, found: Scan) -> None:
+    for name in spec.sequences:
+        if (kind := found.types[name].kind) not in (INTEGER, FLOAT, EMPTY):
+            raise UserError(
+                f"data.columns: {name!r} is declared a sequence, a list of numbers (JSON Lines, Parquet, TFRecord), but holds "
+                f"values of type {kind}; remove the declaration"
+            )
 
 
 def _check_labels(spec: InputSpec, found: Scan, labels: Mapping[str, LabelValues], peek: bool) -> Scan:

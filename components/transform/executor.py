@@ -36,9 +36,9 @@ class Executor(tfx_executor.Executor):
         schema = tfdv.load_schema_text(io_utils.get_only_uri_in_dir(schema_folder))
         config = json_utils.loads(exec_properties["custom_config"])
         names = {"label": summary.label, "labels": summary.labels, "group": summary.group, "weight": summary.sample_weight}
-        config.update(**names, classes=summary.classes, images=summary.images, unusable=[])
+        config.update(**names, classes=summary.classes, images=summary.images, sequences=summary.sequences, unusable=[])
         if config["code"] is None:
-            config["unusable"] = unusable_features(schema, summary.no_features)
+            config["unusable"] = unusable_features(schema, (*summary.no_features, *summary.sequences))
             for name, reason in config["unusable"].items():
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
@@ -51,7 +51,9 @@ class Executor(tfx_executor.Executor):
         )
         with tempfile.TemporaryDirectory() as folder, columns:
             super().Do(
-                {**input_dict, "schema": [_in_environment(schema, config.get("environment"), folder)]}, output_dict, properties
+                {**input_dict, "schema": [_in_environment(schema, config.get("environment"), summary.sequences, folder)]},
+                output_dict,
+                properties,
             )
         graph = tft.TFTransformOutput(artifact_utils.get_single_uri(output_dict["transform_graph"]))
         # Vocabulary sizes are known only after the analysis.
@@ -65,12 +67,17 @@ class Executor(tfx_executor.Executor):
             io_utils.write_string_file(os.path.join(artifact.uri, FILE), features_json(trained, weighted=weighted))
 
 
-def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) -> Any:
-    """Returns the schema, without features of other environments, as an artifact in `folder`."""
+def _in_environment(schema: schema_pb2.Schema, wanted: str | None, sequences: Collection[str], folder: str) -> Any:
+    """Returns the schema as an artifact in `folder`: without features of other environments, and sequences of any length."""
     environment = environment_of(schema, wanted)
     for feature in list(schema.feature):
         if not belongs(feature, environment, schema.default_environment):
             schema.feature.remove(feature)
+        elif feature.name in sequences:
+            # All may have one length in this data.
+            feature.ClearField("shape")
+            feature.presence.Clear()
+            feature.value_count.min = 0
     artifact = standard_artifacts.Schema()
     artifact.uri = folder
     tfdv.write_schema_text(schema, os.path.join(folder, "schema.pbtxt"))

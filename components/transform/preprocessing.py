@@ -34,7 +34,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     Args:
         inputs: raw feature -> tensor, dense (B, k) or sparse.
         custom_config: `label`, `labels` (its columns), `group` (see `DatasetSummary.group`), `weight` (the column of the sample
-            weights, or empty), `classes`, `images` (column -> shape: these become pixels, see `values.images`), `unusable`
+            weights, or empty), `classes`, `images` (column -> shape: these become pixels, see `values.images`), `sequences`
+            (column -> arguments of `padded`, whose mask gets the name `<column>_mask`), `unusable`
             (features that the default omits), `code` (None, or path and function of the user's `preprocessing_fn(inputs) ->
             outputs`, which receives neither the label nor the weights), with a tokenizer `tokenizer` (its code) and `texts`
             (columns that the default passes to it; empty: all texts).
@@ -45,13 +46,13 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     label, labels = custom_config["label"], custom_config["labels"]
     group, weight = custom_config.get("group"), custom_config.get("weight", "")
     features = {k: v for k, v in inputs.items() if k not in (*labels, group, weight)}
-    images = {k: pixels(tf.reshape(_dense(features[k]), [-1]), s) for k, s in custom_config.get("images", {}).items()}
-    features |= images
+    decoded, scaled = _declared(features, custom_config, (label, weight))
+    features |= decoded
     code = custom_config["code"]
     if code is None:
-        used = {k: v for k, v in features.items() if k not in (*custom_config["unusable"], *images)}
+        used = {k: v for k, v in features.items() if k not in (*custom_config["unusable"], *decoded)}
         texts = _texts(used, custom_config["texts"]) if "tokenizer" in custom_config else ()
-        outputs = default_features(used, (label, weight, *images), texts) | images
+        outputs = default_features(used, (label, weight, *decoded), texts) | scaled
     else:
         outputs = _users(features, code["path"], code["function"], [label, *labels], weight)
         note_ranges(outputs)
@@ -65,6 +66,36 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         # Most of the time passes afterwards, in Beam, which processes all columns at once.
         say(f"{len(features):,} columns are analyzed and transformed")
     return outputs
+
+
+def _declared(features: Tensors, config: Mapping[str, Any], others: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the pixels of images and the padded sequences with their masks: unscaled, and with z-scores of the sequences."""
+    images = {n: pixels(tf.reshape(_dense(features[n]), [-1]), shape) for n, shape in config.get("images", {}).items()}
+    sequences = {n: padded(features[n], **how) for n, how in config.get("sequences", {}).items()}
+    masks = {_free(f"{n}_mask", {*others, *features}): mask for n, (_, mask) in sequences.items()}
+    decoded = images | masks | {n: values for n, (values, _) in sequences.items()}
+    return decoded, decoded | {n: _scaled(*sequence) for n, sequence in sequences.items()}
+
+
+def padded(values: Any, length: int, keep: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns sequences of numbers padded with zeros, or cut, to (B, length), and their mask, float32, 1 where a value is.
+
+    Args:
+        values: sparse, or dense (B, k).
+        length: see above.
+        keep: which values of a longer sequence remain, its `first` or its `last` ones.
+    """
+    sparse = isinstance(values, tf.SparseTensor)
+    rows = tf.RaggedTensor.from_sparse(values) if sparse else tf.RaggedTensor.from_tensor(values)
+    rows = rows[:, :length] if keep == "first" else rows[:, -length:]
+    return rows.to_tensor(shape=(None, length)), tf.sequence_mask(rows.row_lengths(), length, tf.float32)
+
+
+def _scaled(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Returns the z-scores of padded sequences, float32, over all values in the data; 0 where there is none."""
+    # Transform's mean and variance leave NaN out.
+    scaled = tft.scale_to_z_score(tf.where(mask > 0, tf.cast(values, tf.float64), math.nan))
+    return tf.where(mask > 0, tf.cast(scaled, tf.float32), 0.0)
 
 
 def _texts(features: Tensors, wanted: Collection[str]) -> Collection[str]:

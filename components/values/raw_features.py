@@ -60,7 +60,7 @@ def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, wi
         name,
         dtype,
         width,
-        width is None and kind.startswith("list"),
+        width is None and (kind.startswith("list") or name in summary.sequences),
         meaning=summary.meanings.get(name, ""),
         spelled=summary.spelled.get(name, []),
         missing=listed,

@@ -222,7 +222,7 @@ class PipelineConfig(Section):
         self._check_labels()
         self._check_group()
         self._check_weight()
-        self._check_images()
+        self._check_columns()
         if self.tune:
             parameters = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
             if parameters and any(f in NETWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
@@ -297,12 +297,13 @@ class PipelineConfig(Section):
         if self.tune and "accumulate_steps" in self.tune.space:
             raise ValueError("tune.space.accumulate_steps: the batches of a ranking differ in their rows; remove it")
 
-    def _check_images(self) -> None:
+    def _check_columns(self) -> None:
         others = {"the label": self.labels, "group": [self.group], "trainer.sample_weight": [self.trainer.sample_weight]}
         others["data.split_key"] = [self.data.split_key]
-        for name in (n for n, column in self.data.columns.items() if column.shape):
+        for name in (n for n, column in self.data.columns.items() if column.type in ("image", "sequence")):
             if found := [what for what, names in others.items() if name in names]:
-                raise ValueError(f"data.columns: {name!r} is declared as images and is {found[0]}; name another column for one")
+                kind = self.data.columns[name].type
+                raise ValueError(f"data.columns: {name!r} has the type {kind} and is {found[0]}; name another column for one")
 
     def _check_weight(self) -> None:
         weight = self.trainer.sample_weight

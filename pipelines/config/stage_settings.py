@@ -43,6 +43,7 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         max_float32_loss=data.max_float32_loss,
         columns={name: "text" if column.shape else column.type for name, column in data.columns.items()},
         images={name: column.shape for name, column in data.columns.items() if column.shape},
+        sequences={n: {"length": c.length, "keep": c.keep} for n, c in data.columns.items() if c.length},
         csv=data.csv.model_dump(exclude_defaults=True),
         label_separator=data.label_separator or "",
     )
