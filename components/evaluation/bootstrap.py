@@ -7,7 +7,7 @@ MacGibbon, 2006; the method of TFMA's `POISSON_BOOTSTRAP`), so that differences 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, RANKING,
 
 SEED = 20_250_101
 _WORK = 3e7
-_FEWEST, _MOST = 200, 1000
+FEWEST, MOST = 200, 1000
 # Row weights per block, sized to fit a processor's cache.
 _HELD = 250_000
 
@@ -77,20 +77,27 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
         metrics: metrics to compute; None computes all.
     """
     n = units(rows.task, rows.labels)
-    count = int(np.clip(_WORK / max(1, n), _FEWEST, _MOST))
+    count = int(np.clip(_WORK / max(1, n), FEWEST, MOST))
     functions = {m: weighted_metrics(rows.task, rows.labels, s, rows.targets) for m, s in rows.scores.items()}
     if metrics is not None:
         functions = {m: {name: f[name] for name in metrics} for m, f in functions.items()}
     found = {m: {name: np.empty(count) for name in f} for m, f in functions.items()}
-    random, poisson = np.random.default_rng(SEED), _poisson_table()
-    at_a_time = max(1, _HELD // max(1, n))
-    for start in range(0, count, at_a_time):
-        drawn = random.integers(0, len(poisson), (min(at_a_time, count - start), n), dtype=np.uint16)
-        weights = poisson[drawn] if rows.weights is None else poisson[drawn] * rows.weights
+    start = 0
+    for drawn in draws(n, count):
+        weights = drawn if rows.weights is None else drawn * rows.weights
         for model, by_name in functions.items():
             for name, function in by_name.items():
                 found[model][name][start : start + len(weights)] = function(weights)
+        start += len(weights)
     return found
+
+
+def draws(n: int, count: int) -> Iterator[np.ndarray]:
+    """Yields how often each of `n` units is drawn in each of `count` replicates, float64 (some replicates, n)."""
+    random, poisson = np.random.default_rng(SEED), _poisson_table()
+    at_a_time = max(1, _HELD // max(1, n))
+    for start in range(0, count, at_a_time):
+        yield poisson[random.integers(0, len(poisson), (min(at_a_time, count - start), n), dtype=np.uint16)]
 
 
 def units(task: str, labels: np.ndarray) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from switchyard.components.config import Names, Number, Positive, Section, Share
+from switchyard.components.metrics import direction
 
 
 class Threshold(Section):
@@ -41,15 +42,23 @@ class Improvement(Section):
 
     Attributes:
         metric: metric that decides between candidate and champion, and between candidates. Default: `auc` (binary), `accuracy`
-            (multiclass), `loss` (regression, quantile).
+            (multiclass), `loss` (regression, quantile). A metric of your own needs `better`.
+        better: of a metric of your own (`evaluation.metrics`), which values are better: `higher` or `lower`.
         minimum: required improvement, in the metric's unit and better direction.
         confidence: confidence of the paired bootstrap: a one-sided bound above `minimum` against the champion, the two-sided
             interval shown in the table against the trivial predictor; `null` compares the bare differences.
     """
 
     metric: str | None = None
+    better: Literal["higher", "lower"] | None = None
     minimum: Number = 0.0
     confidence: Annotated[Number, Field(ge=0.5, lt=1)] | None = 0.95
+
+    def direction(self, metric: str) -> int:
+        """Returns +1 if higher values of a metric are better, -1 if lower ones are. Raises KeyError for another own metric."""
+        if self.better and metric == self.metric:
+            return 1 if self.better == "higher" else -1
+        return direction(metric)
 
 
 class EvaluationConfig(Section):
@@ -81,6 +90,10 @@ class EvaluationConfig(Section):
     comparable: Share = 0.9
     incomparable_champion: Literal["keep", "replace"] = "keep"
     min_slice_examples: Positive = 100
+
+    def direction(self, metric: str) -> int:
+        """Returns +1 if higher values of a metric are better, -1 if lower ones are."""
+        return self.improvement.direction(metric) if self.improvement else direction(metric)
 
     @model_validator(mode="after")
     def _check(self) -> EvaluationConfig:

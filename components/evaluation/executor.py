@@ -26,7 +26,7 @@ from switchyard.components.evaluation.bootstrap import Rows, interval, replicate
 from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.evaluation.measuring import PREDICTIONS, Measuring
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
-from switchyard.components.evaluation.own_metrics import own_metrics
+from switchyard.components.evaluation.own_metrics import own_metrics, own_names, own_replicates
 from switchyard.components.evaluation.page import evaluation_html, models_table
 from switchyard.components.evaluation.predictions import beside
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
@@ -114,9 +114,10 @@ def _result(
 ) -> Evaluation:
     found = _measured(output, models, measured, rows, summary, settings.metrics)
     candidates = {n: m for n, m in found.items() if m.role == CANDIDATE and n in models}
-    everything = replicates(rows) if CHAMPION in found and rows.judged(CHAMPION).all() else None
-    samples = {n: everything[n] for n in candidates} if everything else replicates(rows.of(list(candidates)))
     metric = (settings.improvement.metric if settings.improvement else None) or PRIMARY[summary.task]
+    everything = _replicates(rows, metric, settings.metrics) if CHAMPION in found and rows.judged(CHAMPION).all() else None
+    of_candidates = rows.of(list(candidates))
+    samples = {n: everything[n] for n in candidates} if everything else _replicates(of_candidates, metric, settings.metrics)
     not_compared = baseline.why_not(settings.comparable)
     standing = f"{not_compared}. {_what_to_do(baseline)}" if baseline.version and not_compared else ""
     same = None
@@ -124,7 +125,7 @@ def _result(
         judged = rows.judged(CHAMPION)
         beside_it = {n: replace(found.get(beside(n), m), name=n) for n, m in candidates.items()}
         on = "" if judged.all() else f"{judged.sum():,} of {len(judged):,} rows"
-        same = SameRows(found[CHAMPION], beside_it, everything or replicates(rows.where(judged)), on)
+        same = SameRows(found[CHAMPION], beside_it, everything or _replicates(rows.where(judged), metric, settings.metrics), on)
     best, verdicts = judge(
         _with_intervals(candidates, samples),
         settings,
@@ -135,13 +136,14 @@ def _result(
         standing,
         baseline.model_uri,
     )
-    order = ranked(list(verdicts.values()), metric)
-    comparisons = [compare(verdicts[best], m, metric, samples) for m in order if m.name != best]
+    order = ranked(list(verdicts.values()), metric, settings)
+    comparisons = [compare(verdicts[best], m, metric, samples, settings) for m in order if m.name != best]
     if same:
         champion = replace(_with_intervals({CHAMPION: same.champion}, same.samples)[CHAMPION], passed=True, blessed=True)
         order.append(champion)
         for name in verdicts:
-            comparisons.append(replace(compare(same.candidates[name], champion, metric, same.samples), on=same.on))
+            against = compare(same.candidates[name], champion, metric, same.samples, settings)
+            comparisons.append(replace(against, on=same.on))
     partly = [f"the champion cannot predict some rows: {reason}" for reason in baseline.reasons()] if same and same.on else []
     return Evaluation(
         task=summary.task,
@@ -163,6 +165,15 @@ def _result(
     )
 
 
+def _replicates(rows: Rows, metric: str, own: str | None) -> dict[str, dict[str, np.ndarray]]:
+    """Returns `bootstrap.replicates`, with those of the deciding metric if it is the user's."""
+    found = replicates(rows)
+    if own and metric in own_names(own):
+        for model, values in own_replicates(own, metric, rows).items():
+            found[model][metric] = values
+    return found
+
+
 def _measured(
     output: str, models: Mapping[str, ModelResult], names: Sequence[str], rows: Rows, summary: DatasetSummary, own: str | None
 ) -> dict[str, ModelResult]:
@@ -173,6 +184,8 @@ def _measured(
         slices = dict(metrics[name])
         overall = slices.pop("") | confusion_metrics(plots[name], len(summary.classes))
         if name not in models:
+            candidate = next(n for n in models if beside(n) == name)
+            overall |= own_metrics(own, rows.where(rows.judged(CHAMPION)), candidate)
             found[name] = ModelResult(name, CANDIDATE, "", "", None, overall, {}, slices, {})
             continue
         its = rows.where(rows.judged(name)) if name == CHAMPION else rows

@@ -13,7 +13,6 @@ from switchyard.components.evaluation.bootstrap import interval
 from switchyard.components.evaluation.config import EvaluationConfig, Improvement, Threshold
 from switchyard.components.evaluation.results import Comparison, ModelResult
 from switchyard.components.evaluation.trivial import Trivial
-from switchyard.components.metrics import direction
 
 # Confidence of the test against the trivial predictor if the config disables the comparison with the champion.
 DEFAULT_CONFIDENCE = 0.95
@@ -74,7 +73,7 @@ def judge(
         judged[name] = dataclasses.replace(model, passed=passed, failures=failures, notes=[*model.notes, *notes])
         if not failures:
             eligible.append(name)
-    best = max(eligible or candidates, key=lambda n: (judged[n].passed, _goodness(judged[n], metric)))
+    best = max(eligible or candidates, key=lambda n: (judged[n].passed, _goodness(judged[n], metric, settings)))
     if eligible:
         judged[best] = dataclasses.replace(judged[best], blessed=True)
         for name in eligible:
@@ -103,7 +102,7 @@ def _not_promotable(
         found.append(not_compared)
     if same and wanted:
         mine = same.candidates[model.name]
-        comparison = compare(mine, same.champion, metric, same.samples)
+        comparison = compare(mine, same.champion, metric, same.samples, settings)
         found.append(not_better(mine, same.champion, comparison, wanted, same.samples, same.on))
     return [reason for reason in found if reason]
 
@@ -142,7 +141,7 @@ def check_thresholds(
                 notes.append(f"{name}.min_change was not checked: there is no champion")
                 break
             before, value = ((m.slices.get(place, {}) if place else m.metrics).get(name, math.nan) for m in (champion, beside))
-            difference = direction(name) * (value - before)
+            difference = settings.direction(name) * (value - before)
             if not difference >= change:
                 failures.append(
                     f"{name}{where} is {value:.4f}, the champion's {before:.4f}: an improvement of {difference:+.4f}, at "
@@ -165,11 +164,11 @@ def out_of_bounds(name: str, value: float, bounds: Threshold) -> str:
     return ""
 
 
-def compare(model: ModelResult, other: ModelResult, metric: str, samples: Replicates) -> Comparison:
+def compare(model: ModelResult, other: ModelResult, metric: str, samples: Replicates, settings: EvaluationConfig) -> Comparison:
     """Returns the comparison of two models by a metric on the same rows."""
-    sign = direction(metric)
+    sign = settings.direction(metric)
     difference = sign * (model.metrics.get(metric, math.nan) - other.metrics.get(metric, math.nan))
-    drawn = _differences(model.name, other.name, metric, samples)
+    drawn = _differences(model.name, other.name, metric, samples, sign)
     if drawn is None:
         return Comparison(model.name, other.name, metric, difference, None, None, None)
     bounds = interval(drawn)
@@ -194,7 +193,7 @@ def not_better(
     )
     if confidence is None:
         return "" if found.difference > least else f"{values}: an improvement of more than {least:g} is required"
-    drawn = _differences(model.name, champion.name, found.metric, samples)
+    drawn = _differences(model.name, champion.name, found.metric, samples, wanted.direction(found.metric))
     if drawn is None:
         return f"{values}: the confidence of the difference cannot be computed; set evaluation.improvement.confidence to null"
     bound = float(np.quantile(drawn, 1 - confidence)) if len(drawn) else -math.inf
@@ -207,19 +206,19 @@ def not_better(
     )
 
 
-def _differences(model: str, other: str, metric: str, samples: Replicates) -> np.ndarray | None:
+def _differences(model: str, other: str, metric: str, samples: Replicates, sign: int) -> np.ndarray | None:
     mine, theirs = samples.get(model, {}).get(metric), samples.get(other, {}).get(metric)
     if mine is None or theirs is None:
         return None
-    drawn = direction(metric) * (mine - theirs)
+    drawn = sign * (mine - theirs)
     return np.asarray(drawn[np.isfinite(drawn)])
 
 
-def _goodness(model: ModelResult, metric: str) -> float:
+def _goodness(model: ModelResult, metric: str, settings: EvaluationConfig) -> float:
     value = model.metrics.get(metric, math.nan)
-    return -math.inf if math.isnan(value) else direction(metric) * value
+    return -math.inf if math.isnan(value) else settings.direction(metric) * value
 
 
-def ranked(models: Sequence[ModelResult], metric: str) -> list[ModelResult]:
+def ranked(models: Sequence[ModelResult], metric: str, settings: EvaluationConfig) -> list[ModelResult]:
     """Returns the models sorted from best to worst."""
-    return sorted(models, key=lambda m: _goodness(m, metric), reverse=True)
+    return sorted(models, key=lambda m: _goodness(m, metric, settings), reverse=True)

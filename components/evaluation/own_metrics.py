@@ -5,19 +5,22 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from switchyard.components.errors import UserError
-from switchyard.components.evaluation.bootstrap import Rows
+from switchyard.components.evaluation.bootstrap import FEWEST, MOST, Rows, draws
 from switchyard.components.metrics import METRICS
 from switchyard.components.progress import warn
 from switchyard.components.tasks import TASKS
 from switchyard.components.user_code.loading import blamed, folder_of, load_function
 
 _KEY = "evaluation.metrics"
+# Rows times replicates: a function in Python costs more than the sums of the built-in metrics.
+_WORK = 3e6
 
 
 def own_names(file: str | Path | None) -> list[str]:
@@ -47,15 +50,12 @@ def own_metrics(file: str | None, rows: Rows, model: str) -> Mapping[str, float]
     Raises:
         UserError: a function fails, or returns no number.
     """
-    task = TASKS[rows.task]
-    labels = rows.labels.astype(np.int64) if task.has_classes or task.has_probabilities else rows.labels
-    scores = rows.scores[model][:, : min(each.shape[1] for each in rows.scores.values())]
+    labels, scores = _arrays(rows, model)
     found: dict[str, float] = {}
     if not np.isfinite(scores).all():
         return found
     for name in own_names(file):
-        function = load_function(str(file), name)
-        weighted = "weights" in inspect.signature(function).parameters
+        function, weighted = _function(file, name)
         if rows.weights is not None and not weighted:
             warn(f"{_KEY}: {name} has no parameter `weights`, so it weighs all rows the same, unlike the other metrics")
         with blamed(f"{_KEY}: {name} failed: ", folder_of(function)):
@@ -67,3 +67,63 @@ def own_metrics(file: str | None, rows: Rows, model: str) -> Mapping[str, float]
         else:
             warn(f"{_KEY}: {name} of {model} is undefined: the function returned {float(value)}")
     return found
+
+
+def own_replicates(file: str, name: str, rows: Rows) -> dict[str, np.ndarray]:
+    """Returns model -> the value of one of the user's metrics in each replicate of a bootstrap, float64 (replicates,).
+
+    A function with a parameter `weights` receives how often each row is drawn, times its sample weight. Any other function, and
+    each of a ranking, receives each row as often as it is drawn. The value is NaN where the function is undefined, as it may be
+    on few rows; a model with predictions that are not finite has none.
+
+    Args:
+        file: the user's file.
+        name: one of its functions, which `own_metrics` has called.
+        rows: the rows, of which the same are drawn for all models; of a ranking whole queries.
+    """
+    function, weighted = _function(file, name)
+    grouped = TASKS[rows.task].groups
+    group = np.unique(rows.labels[:, 1], return_inverse=True)[1] if grouped else np.arange(len(rows.labels))
+    arrays = {model: _arrays(rows, model) for model in rows.scores}
+    arrays = {model: (labels, scores) for model, (labels, scores) in arrays.items() if np.isfinite(scores).all()}
+    n = int(group.max()) + 1
+    count = int(np.clip(_WORK / max(1, len(rows.labels)), FEWEST, MOST))
+    found: dict[str, list[float]] = {model: [] for model in arrays}
+    chosen: Any
+    for times in (one for block in draws(n, count) for one in block):
+        chosen, copy = _drawn(times[group]) if grouped or not weighted else (slice(None), None)
+        for model, (labels, scores) in arrays.items():
+            its = labels[chosen]
+            if grouped and copy is not None:  # a query that is drawn twice is two queries
+                its[:, 1] += copy * n
+            weights = {"weights": times[group] * rows.each if copy is None else rows.each[chosen]} if weighted else {}
+            found[model].append(_value(function, its, scores[chosen], weights))
+    return {model: np.asarray(values) for model, values in found.items()}
+
+
+def _drawn(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the index of each row, as often as it is drawn, and the number of the copy, int64 (drawn rows,) each."""
+    rows = np.repeat(np.arange(len(times)), times.astype(np.int64))
+    first = np.concatenate([[0], np.cumsum(times.astype(np.int64))[:-1]])
+    return rows, np.arange(len(rows)) - first[rows]
+
+
+def _value(function: Callable[..., Any], labels: np.ndarray, scores: np.ndarray, weights: Mapping[str, np.ndarray]) -> float:
+    try:
+        value = float(function(labels.copy(), scores.copy(), **weights))
+    except Exception:  # undefined on these rows, for example the area under a curve of one class
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _arrays(rows: Rows, model: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels and scores as the user's functions receive them."""
+    task = TASKS[rows.task]
+    labels = rows.labels.astype(np.int64) if task.has_classes or task.has_probabilities else rows.labels
+    return labels, rows.scores[model][:, : min(each.shape[1] for each in rows.scores.values())]
+
+
+def _function(file: str | None, name: str) -> tuple[Callable[..., Any], bool]:
+    """Returns one of the user's functions, and whether it takes weights."""
+    function = load_function(str(file), name)
+    return function, "weights" in inspect.signature(function).parameters

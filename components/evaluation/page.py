@@ -73,10 +73,10 @@ def evaluation_sections(result: Evaluation, summary: DatasetSummary) -> list[dic
         names = [n for n in result.metrics if n in next(iter(result.candidate.slices.values()))]
         cells = []
         for key, values in result.candidate.slices.items():
-            before = champion.slices.get(key, {}).get(result.metric) if champion else None
+            before = champion.slices.get(key, {}).get(result.slice_metric) if champion else None
             cells.append([key, *(number(values.get(n)) for n in names), number(before)])
         title = f"Slices of {result.best}"
-        sections.append({"title": title, "table": table(("slice", *names, f"champion's {result.metric}"), cells)})
+        sections.append({"title": title, "table": table(("slice", *names, f"champion's {result.slice_metric}"), cells)})
     plots = _plots(result, summary)
     if plots:
         sections.append({"title": "Plots", "plots": plots})

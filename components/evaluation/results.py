@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from switchyard.components.data.summary import TEST
-from switchyard.components.metrics import names
+from switchyard.components.metrics import DIRECTION, PRIMARY, base, names
 
 FILE = "metrics.json"
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -129,6 +129,11 @@ class Evaluation:
     positive_class: str | None = None
     positive_by: str = ""
     champion_origin: str = ""
+
+    @property
+    def slice_metric(self) -> str:
+        """The metric by which slices are compared: the deciding one, or the task's own if that is the user's, of all rows."""
+        return self.metric if base(self.metric) in DIRECTION else PRIMARY[self.task]
 
     @property
     def positive(self) -> str:

@@ -22,6 +22,17 @@ def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[st
                 f"Allowed: {', '.join(allowed)}."
             )
     directed = names(task, lambda metric: metric.direction != 0, targets)
+    improvement = evaluation.improvement
+    decides = improvement.metric if improvement else None
+    if decides is not None and decides not in (*directed, *own):
+        raise UserError(
+            f"evaluation.improvement.metric: {decides!r} cannot decide between two models of a {task} task."
+            f"{did_you_mean(decides, [*directed, *own])} Allowed: {', '.join([*directed, *own])}."
+        )
+    if improvement and (decides in own) != (improvement.better is not None):
+        fix = f"say whether higher or lower values of {decides!r} are better" if decides in own else "remove it"
+        raise UserError(f"evaluation.improvement.better: {fix}; only a metric of your own needs it, the others have a direction.")
+    directed += [decides] if decides in own else []
     for name, bounds in thresholds.items():
         if bounds.per_slice and name in own:
             raise UserError(
@@ -33,12 +44,6 @@ def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[st
                 f"evaluation.thresholds.{name}.min_change: {name!r} has no direction, so no change is an improvement. "
                 f"Allowed with min_change: {', '.join(directed)}."
             )
-    metric = evaluation.improvement.metric if evaluation.improvement else None
-    if metric is not None and metric not in directed:
-        raise UserError(
-            f"evaluation.improvement.metric: {metric!r} cannot decide between two models of a {task} task."
-            f"{did_you_mean(metric, directed)} Allowed: {', '.join(directed)}."
-        )
 
 
 def default_thresholds(task: str, labels: Any, targets: Sequence[str] = (), weights: Any = None) -> dict[str, Threshold]:

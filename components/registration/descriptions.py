@@ -59,7 +59,7 @@ def model_card(result: ModelResult, evaluation: Evaluation, summary: DatasetSumm
         "### Metrics\n\n" + _metrics(result, evaluation),
     ]
     if result.slices:
-        parts.append(f"### Worst slices by {plain(evaluation.metric)}\n\n" + _worst_slices(result, evaluation))
+        parts.append(f"### Worst slices by {plain(evaluation.slice_metric)}\n\n" + _worst_slices(result, evaluation))
     if evaluation.thresholds:
         parts.append("### Thresholds\n\n" + _bullets(_threshold(n, bounds) for n, bounds in evaluation.thresholds.items()))
     parts.append("### Data\n\n" + _data(summary))
@@ -104,10 +104,11 @@ def _metrics(result: ModelResult, evaluation: Evaluation) -> str:
 
 
 def _worst_slices(result: ModelResult, evaluation: Evaluation) -> str:
-    known = [(values[evaluation.metric], key, values) for key, values in result.slices.items() if evaluation.metric in values]
-    worst = sorted(known, key=lambda k: k[0], reverse=direction(evaluation.metric) < 0)[:_MOST_SLICES]
+    metric = evaluation.slice_metric
+    known = [(values[metric], key, values) for key, values in result.slices.items() if metric in values]
+    worst = sorted(known, key=lambda k: k[0], reverse=direction(metric) < 0)[:_MOST_SLICES]
     rows = [[key, number(value), number(values.get("example_count"))] for value, key, values in worst]
-    return _table(["slice", evaluation.metric, "rows"], rows)
+    return _table(["slice", metric, "rows"], rows)
 
 
 def _threshold(name: str, bounds: dict[str, object]) -> str:

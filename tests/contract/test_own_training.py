@@ -245,17 +245,10 @@ def test_a_step_of_a_lightning_module_with_two_optimizers_is_a_batch(make, resum
 
         return Own()
 
-    class Killed(BaseException):
-        pass
-
-    def kill_in_second(step, metrics):
-        if step > 13:
-            raise Killed
-
     request = make(build_model=build, **PLAIN, steps=30)
     if resumed:
         with pytest.raises(Killed):
-            PytorchTrainer().train(request, kill_in_second)
+            PytorchTrainer().train(request, killed_at(26))
     found = PytorchTrainer().train(request, no_report)
     assert (found.steps, len(found.history)) == (30, 3)
 

@@ -21,8 +21,9 @@ from switchyard.components.baseline.contents import BaselineContents
 from switchyard.components.bundle.model import BundleInfo, bundle_path
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation import predictions
-from switchyard.components.evaluation.config import EvaluationSettings
+from switchyard.components.evaluation.config import EvaluationSettings, Improvement
 from switchyard.components.evaluation.executor import Executor
+from switchyard.components.evaluation.results import Evaluation
 from switchyard.components.evaluation.slices import SliceColumn, slices_of
 from switchyard.components.evaluation.tfma_config import eval_config
 from switchyard.components.tasks import TASKS
@@ -171,12 +172,15 @@ class Case:
             predictions, "load_bundle", lambda place, digest, **_: ColumnModel(by_folder.get(place, "champion"), task, width)
         )
 
-    def evaluate(self, limit: int) -> Path:
-        """Runs the stage, with Beam where `limit` is 0; returns its output."""
+    def evaluate(self, limit: int, **given: Any) -> Path:
+        """Runs the stage with the given settings, with Beam where `limit` is 0; returns its output."""
         evaluation = _artifact(standard_artifacts.ModelEvaluation, self._folder / f"evaluation-{limit}")
         blessing = _artifact(standard_artifacts.ModelBlessing, self._folder / f"blessing-{limit}")
         settings = EvaluationSettings(
-            slices=(("city",), ("city", "count"), ("share",), ("count",)), metrics=str(self._folder / "own.py"), comparable=0.1
+            slices=(("city",), ("city", "count"), ("share",), ("count",)),
+            metrics=str(self._folder / "own.py"),
+            comparable=0.1,
+            **given,
         )
         arguments = list(BeamConfig(in_memory_limit=limit).arguments())
         executor = Executor(Executor.Context(beam_pipeline_args=arguments, tmp_dir=str(self._folder)))
@@ -239,6 +243,26 @@ def test_an_evaluation_in_memory_is_that_of_the_beam_pipeline(
     assert _differences(mine, theirs) == []
     assert (memory / "eval_config.json").read_text() == (beam / "eval_config.json").read_text()
     assert [p.name for p in (tmp_path / "blessing-256").iterdir()] == [p.name for p in (tmp_path / "blessing-0").iterdir()]
+
+
+@pytest.mark.parametrize("task", CLASSES)
+def test_a_metric_of_ones_own_decides_between_the_models(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In either direction, on the champion's rows, with an interval."""
+    case = Case(task, tmp_path, monkeypatch)
+    found = {}
+    for better in ("higher", "lower"):
+        folder = case.evaluate(256, improvement=Improvement(metric="cost", better=better))
+        result = Evaluation.load(str(folder))
+        costs = {name: result.models[name].metrics["cost"] for name in ("a", "b")}
+        assert result.metric == "cost"
+        assert list(result.models)[:2] == sorted(costs, key=costs.__getitem__, reverse=better == "higher")
+        low, high = result.models["a"].intervals["cost"]
+        assert low < costs["a"] < high
+        against = {c.model: c for c in result.comparisons if c.other == "champion"}
+        assert against.keys() == {"a", "b"}
+        found[better] = {name: c.difference for name, c in against.items()}
+        assert all(c.low is not None and c.low < c.difference < c.high for c in against.values())
+    assert found["higher"] == pytest.approx({name: -value for name, value in found["lower"].items()})
 
 
 def test_rows_of_several_shards_are_measured_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

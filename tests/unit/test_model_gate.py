@@ -86,7 +86,7 @@ def test_noise_is_not_an_improvement():
     noisy = (scores + np.random.default_rng(1).normal(0, 0.01, scores.shape)).clip(0.01, 0.99).astype(np.float32)
     samples = replicates(Rows("binary", labels, {"a": noisy, CHAMPION: scores}))
     one, other = result("a", CANDIDATE, noisy, labels), result(CHAMPION, CHAMPION, scores, labels)
-    found = compare(one, other, "auc", samples)
+    found = compare(one, other, "auc", samples, EvaluationConfig())
     assert abs(found.difference) < 0.01
     assert found.low < 0 < found.high
     # Whichever way the coin fell: neither replaces the other.

@@ -7,8 +7,8 @@ import pytest
 
 from switchyard.components import progress
 from switchyard.components.errors import UserError
-from switchyard.components.evaluation.bootstrap import Rows
-from switchyard.components.evaluation.own_metrics import own_metrics, own_names
+from switchyard.components.evaluation.bootstrap import Rows, replicates
+from switchyard.components.evaluation.own_metrics import own_metrics, own_names, own_replicates
 from switchyard.components.tasks import TASKS
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.stage_settings import evaluation_settings
@@ -104,13 +104,67 @@ def test_a_function_that_is_no_metric_is_refused(code, why, tmp_path):
         ({"thresholds": {"gian": {"lower_bound": 1}}}, "'gian' is not a metric of a binary task. Did you mean 'gain'"),
         ({"thresholds": {"gain": {"lower_bound": 1, "per_slice": True}}}, "gain.per_slice: 'gain' is a metric of your own"),
         ({"thresholds": {"gain": {"min_change": 1}}}, "gain.min_change: 'gain' has no direction"),
-        ({"improvement": {"metric": "gain"}}, "'gain' cannot decide between two models"),
+        ({"improvement": {"metric": "gain"}}, "evaluation.improvement.better: say whether higher or lower values of 'gain'"),
+        ({"improvement": {"metric": "auc", "better": "higher"}}, "evaluation.improvement.better: remove it"),
+        ({"improvement": {"better": "lower"}}, "evaluation.improvement.better: remove it"),
+        (
+            {"improvement": {"metric": "gian", "better": "lower"}},
+            "'gian' cannot decide between two models of a binary task. Did you mean 'gain'",
+        ),
     ],
 )
 def test_a_threshold_of_an_unknown_custom_metric_is_refused_before_a_run(evaluation, why, tmp_path):
     case = Case("", "", config(evaluation={"metrics": "metrics.py", **evaluation}), FILES)
     with pytest.raises(UserError, match=why):
         check_inputs(load_config(case.write(tmp_path)), tmp_path / "code")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def error(labels, scores): return ((labels - scores[:, 0]) ** 2).mean()",
+        "import numpy as np\n\ndef error(labels, scores, weights):\n"
+        "    return np.average((labels - scores[:, 0]) ** 2, weights=weights)",
+    ],
+)
+def test_the_bootstrap_of_a_custom_metric_draws_the_rows_of_the_built_in_metrics(code, tmp_path):
+    (tmp_path / "metrics.py").write_text(code + "\n")
+    random = np.random.default_rng(0)
+    labels, scores = random.normal(size=300), {m: random.normal(size=(300, 1)) for m in ("a", "b")}
+    rows = Rows("regression", labels, scores)
+    found = own_replicates(str(tmp_path / "metrics.py"), "error", rows)
+    for model, metrics in replicates(rows).items():
+        assert found[model] == pytest.approx(metrics["loss"])
+
+
+def test_a_custom_metric_with_weights_has_the_sample_weights_in_its_bootstrap(tmp_path):
+    (tmp_path / "metrics.py").write_text("def mass(labels, scores, weights): return (weights * labels).sum() / weights.sum()\n")
+    random = np.random.default_rng(0)
+    labels, weights = random.normal(size=300), random.random(300)
+    rows = Rows("regression", labels, {"m": labels[:, None] * 0}, weights=weights)
+    found = own_replicates(str(tmp_path / "metrics.py"), "mass", rows)["m"]
+    assert found.mean() == pytest.approx(np.average(labels, weights=weights), abs=0.02)
+
+
+def test_the_bootstrap_of_a_ranking_draws_whole_queries_each_time_as_one_of_its_own(tmp_path):
+    code = "from switchyard.components.evaluation.ranking import query_values\n\n"
+    (tmp_path / "metrics.py").write_text(
+        f"{code}def mine(labels, scores): return query_values(labels, scores)['ndcg_10'].mean()\n"
+    )
+    random = np.random.default_rng(0)
+    relevance = np.concatenate([np.ones(40), random.integers(0, 4, 260)])  # each query has a relevant row
+    labels = np.stack([relevance, np.concatenate([np.arange(40), random.integers(0, 40, 260)])], axis=1)
+    rows = Rows("ranking", labels, {"m": random.normal(size=(300, 1))})
+    found = own_replicates(str(tmp_path / "metrics.py"), "mine", rows)["m"]
+    assert found == pytest.approx(replicates(rows)["m"]["ndcg_10"][: len(found)])
+
+
+def test_a_replicate_on_which_a_custom_metric_fails_is_undefined(tmp_path):
+    (tmp_path / "metrics.py").write_text("def gain(labels, scores): return 1 / (len(set(labels)) - 1)\n")
+    rows = replace(ROWS, scores={**ROWS.scores, "bad": np.full((3, 1), np.nan, np.float32)})
+    found = own_replicates(str(tmp_path / "metrics.py"), "gain", rows)
+    assert found.keys() == {"m"}
+    assert 0 < np.isnan(found["m"]).mean() < 1
 
 
 def test_a_threshold_of_a_custom_metric_is_accepted_and_its_file_is_carried(tmp_path):
