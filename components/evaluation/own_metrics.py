@@ -91,13 +91,14 @@ def own_replicates(file: str, name: str, rows: Rows) -> dict[str, np.ndarray]:
     found: dict[str, list[float]] = {model: [] for model in arrays}
     chosen: Any
     for times in (one for block in draws(n, count) for one in block):
-        chosen, copy = _drawn(times[group]) if grouped or not weighted else (slice(None), None)
+        by_weight = weighted and not grouped
+        chosen, copy = (slice(None), None) if by_weight else _drawn(times[group])
+        weights = {"weights": times * rows.each if by_weight else rows.each[chosen]} if weighted else {}
         for model, (labels, scores) in arrays.items():
-            its = labels[chosen]
-            if grouped and copy is not None:  # a query that is drawn twice is two queries
-                its[:, 1] += copy * n
-            weights = {"weights": times[group] * rows.each if copy is None else rows.each[chosen]} if weighted else {}
-            found[model].append(_value(function, its, scores[chosen], weights))
+            its = labels[chosen].copy()
+            if grouped:  # a query that is drawn twice is two queries
+                its[:, 1] = group[chosen] + copy * n
+            found[model].append(_value(function, its, scores[chosen].copy(), weights))
     return {model: np.asarray(values) for model, values in found.items()}
 
 
@@ -110,7 +111,7 @@ def _drawn(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _value(function: Callable[..., Any], labels: np.ndarray, scores: np.ndarray, weights: Mapping[str, np.ndarray]) -> float:
     try:
-        value = float(function(labels.copy(), scores.copy(), **weights))
+        value = float(function(labels, scores, **{name: values.copy() for name, values in weights.items()}))
     except Exception:  # undefined on these rows, for example the area under a curve of one class
         return math.nan
     return value if math.isfinite(value) else math.nan

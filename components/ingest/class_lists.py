@@ -108,8 +108,8 @@ def _name(item: object) -> str:
     if not isinstance(item, str | int | float) or (isinstance(item, float) and math.isnan(item)):
         raise _NoListError("has an item that is no class name")
     name = str(item).lower() if isinstance(item, bool) else as_text(item)
-    if not name:
-        raise _NoListError("has an empty class name")
+    if not name or "\0" in name:
+        raise _NoListError("has a class name with a NUL character" if name else "has an empty class name")
     return name
 
 

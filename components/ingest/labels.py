@@ -128,8 +128,8 @@ def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, 
     kind = batch.column(name).type
     if longest(batch.column(name)) > 1:
         raise UserError(
-            f"label: {file}: {name!r} holds lists; a label is one value per row. Choose another column, or write each "
-            "element to a column of its own and give label: [a, b] with task: multilabel or multioutput."
+            f"label: {file}: {name!r} holds lists; a label is one value per row. If it lists the classes of each row, set task: "
+            "multilabel; or write each element to a column of its own and give label: [a, b] with task: multioutput."
         )
     if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_duration(kind):
         raise UserError(

@@ -60,6 +60,7 @@ def test_numbers_and_booleans_are_classes_by_their_text(tmp_path):
         ("a|b", "is no JSON list such as"),
         ("[a, b]", "is no JSON list such as"),
         ('["a", ""]', "has an empty class name"),
+        ('["a\\u0000"]', "has a class name with a NUL character"),
         ('["a", null]', "has an item that is no class name"),
         ('[["a"]]', "has an item that is no class name"),
         ("", "is missing; a row without classes has the list []"),

@@ -153,7 +153,8 @@ def test_the_bootstrap_of_a_ranking_draws_whole_queries_each_time_as_one_of_its_
     )
     random = np.random.default_rng(0)
     relevance = np.concatenate([np.ones(40), random.integers(0, 4, 260)])  # each query has a relevant row
-    labels = np.stack([relevance, np.concatenate([np.arange(40), random.integers(0, 40, 260)])], axis=1)
+    queries = np.concatenate([np.arange(40), random.integers(0, 40, 260)])
+    labels = np.stack([relevance, 40 * queries], axis=1)  # a copy of one is no other one
     rows = Rows("ranking", labels, {"m": random.normal(size=(300, 1))})
     found = own_replicates(str(tmp_path / "metrics.py"), "mine", rows)["m"]
     assert found == pytest.approx(replicates(rows)["m"]["ndcg_10"][: len(found)])
