@@ -90,6 +90,7 @@ def own_replicates(file: str, name: str, rows: Rows) -> dict[str, np.ndarray]:
     count = int(np.clip(_WORK / max(1, len(rows.labels)), FEWEST, MOST))
     found: dict[str, list[float]] = {model: [] for model in arrays}
     chosen: Any
+    copy: Any
     for times in (one for block in draws(n, count) for one in block):
         by_weight = weighted and not grouped
         chosen, copy = (slice(None), None) if by_weight else _drawn(times[group])
