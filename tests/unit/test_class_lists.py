@@ -2,13 +2,18 @@
 
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.scan import InputSpec, read_batches, scan
+from switchyard.pipelines.commands.models import _encoded, _labelled
 from tests.unit.test_ingest import SPEC
 
 LISTS = [["rock", "pop"], [], ["jazz"], ["pop", "pop"]]
@@ -103,3 +108,30 @@ def test_a_missing_label_column_is_named(tmp_path):
     rows(LISTS).rename(columns={"tags": "tag"}).to_parquet(tmp_path / "d.parquet")
     with pytest.raises(UserError, match=r"no column 'tags'\. Did you mean 'tag'\?"):
         scan(spec(tmp_path / "d.parquet"), BadRows(0))
+
+
+INFO = BundleInfo("pytorch", "pytorch", "multilabel", "tags", [], [], targets=["a", "b"])
+
+
+def labels_of_file(values, separator=""):
+    """The labels of `models compare --data`, of the rows that have one."""
+    frame = pd.DataFrame({"x": range(len(values)), "tags": values})
+    return _encoded(
+        _labelled(frame, INFO, SimpleNamespace(group=None, label_separator=separator), Path("d")), INFO, [], None, Path("d")
+    ).tolist()
+
+
+def test_lists_of_a_file_are_compared_as_they_are_trained():
+    expected = [[1, 1], [0, 0], [0, 1]]
+    assert labels_of_file([["a", "b"], np.array([], object), None, np.array(["b"])]) == expected
+    assert labels_of_file(['["a", "b"]', "[]", None, '["b"]']) == expected
+    assert labels_of_file(["a|b", "[]", None, "b"], "|") == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [([["c"]], "d: tags holds c; the models' classes are a, b"), (["a|b"], "is no JSON list"), ([None], "no row has a value of")],
+)
+def test_rows_of_a_file_with_another_class_or_no_list_are_not_compared(values, why):
+    with pytest.raises(UserError, match=why):
+        labels_of_file(values)
