@@ -98,7 +98,7 @@ def image_files(spec: InputSpec, files: Iterable[str]) -> list[str]:
                 for name in (n for n in spec.images if n in batch.schema.names):
                     texts = (_path(v) for v in batch.column(name).to_pylist())
                     found.update(_place(file, text) for text in texts if text is not None)
-    return sorted(path for path in found if path and not (is_local(path) and not Path(path).is_file()))
+    return sorted(path for path in found if path and _exists(path))
 
 
 def data_fingerprint(spec: InputSpec) -> str:
@@ -157,6 +157,14 @@ def _place(file: str, path: str) -> str:
     place = os.path.normpath(os.path.join(folder, path))
     real = os.path.join(os.path.realpath(folder), "")
     return place if os.path.realpath(place).startswith(real) else ""
+
+
+def _exists(place: str) -> bool:
+    if is_local(place):
+        return Path(place).is_file()
+    from apache_beam.io.filesystems import FileSystems
+
+    return bool(FileSystems.exists(place))
 
 
 def _read(file: str, path: str) -> bytes:

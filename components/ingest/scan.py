@@ -200,6 +200,9 @@ def read_batches(
                 if label not in whole.schema.names:
                     raise _no_column("label", file, label, whole.schema.names)
                 check_values(whole.column(label), "label", label, file, first, text=True)
+            for image in spec.images:
+                if image not in whole.schema.names:
+                    raise _no_column("data.columns", file, image, whole.schema.names)
             if spec.split_key and spec.split_key in whole.schema.names:
                 check_values(whole.column(spec.split_key), "data.split_key", spec.split_key, file, first, text=False)
             left = {*spec.exclude, *left_out} - {spec.split_key}

@@ -50,7 +50,7 @@ def pixel_count(value: bytes) -> int:
     try:
         with Image.open(io.BytesIO(value), formats=FORMATS) as image:
             return math.prod(image.size)
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return MOST_PIXELS + 1
     except (OSError, SyntaxError, ValueError):  # Pillow's errors of a broken header
         return 0

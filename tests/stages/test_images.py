@@ -24,7 +24,7 @@ from switchyard.components.serving.bounds import Bounds, InputError
 from switchyard.components.serving.inputs import columns_of
 from switchyard.components.transform.preprocessing import preprocessing_fn
 from switchyard.components.values.conversion import fit_rows
-from switchyard.components.values.images import pixels
+from switchyard.components.values.images import fault, pixels
 from switchyard.components.values.raw_features import RawFeature
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
@@ -116,6 +116,17 @@ def test_what_is_no_image_is_a_bad_row_with_the_reason(reason, value, photos):
     assert images_in(path) == ([PNG], [f"row 1: column 'photo' {reason}"])
     with pytest.raises(UserError, match=r"1 bad row, data\.max_bad_rows allows 0"):
         scan(spec(path), BadRows(0))
+
+
+def test_a_file_without_the_column_of_images_is_refused(photos):
+    path = csv(photos, ["images/a.png", "images/b.jpg"])
+    with pytest.raises(UserError, match=r"data\.columns: .*rows.csv has no column 'foto'\. Did you mean 'photo'"):
+        scan(spec(path, images={"foto": SHAPE}, columns={"foto": "text"}), BadRows(0))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_large_image_that_pillow_only_warns_of_is_refused():
+    assert fault(bomb(12_000, 9_000), 3) == "must hold images of at most 25,000,000 pixels"
 
 
 def test_no_path_leads_out_of_the_folder_of_the_data(photos):
