@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -150,16 +151,17 @@ class Checkpoints(TorchCheckpointIO):
         state = {key: value for key, value in checkpoint.items() if key not in _HPARAMS}
         free = iter(self._pinned)
         self._pinned = []
-        self._state = apply_to_collection(state, torch.Tensor, lambda tensor: self._copy(tensor.detach(), next(free, None)))
+        self._state = apply_to_collection(state, torch.Tensor, lambda tensor: self._copy(tensor.detach(), free))
 
-    def _copy(self, tensor: torch.Tensor, free: torch.Tensor | None) -> torch.Tensor:
-        """Copies a tensor; from a GPU to pinned memory, `free` if it fits, in the order of the GPU's work and without waiting."""
+    def _copy(self, tensor: torch.Tensor, free: Iterator[torch.Tensor]) -> torch.Tensor:
+        """Copies a tensor; from a GPU to pinned memory, the next `free` if it fits, in the order of its work, without waiting."""
         if not tensor.is_cuda or sum(t.nbytes for t in self._pinned) + tensor.nbytes > _PINNED_BYTES:
             return tensor.to("cpu", copy=True)
-        if free is None or (free.shape, free.dtype) != (tensor.shape, tensor.dtype):
-            free = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        self._pinned.append(free)
-        return free.copy_(tensor, non_blocking=True)
+        pinned = next(free, None)
+        if pinned is None or (pinned.shape, pinned.dtype) != (tensor.shape, tensor.dtype):
+            pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._pinned.append(pinned)
+        return pinned.copy_(tensor, non_blocking=True)
 
     def _write(self, state: Any, copied: torch.cuda.Event | None, temporary: Path, path: Path, ledger: TrainingLedger) -> None:
         if copied:
