@@ -4,11 +4,11 @@ TASKS = {"ingest": "ingest", "data-gate": "data_gate", "training": "training"}
 GIVEN = {"parameters": {}, "pipeline_root": None, "service_account": None, "mlflow_experiment": "mine"}
 
 
-def spec_of(retries=0):
-    names = list(TASKS)
+def spec_of(retries=0, tasks=TASKS):
+    names = list(tasks)
     executors = {f"exec-{n}": {"container": {"image": "switchyard:1", "command": ["true"]}} for n in names}
     policy = {"retryPolicy": {"maxRetryCount": retries, "backoffDuration": "1s", "backoffFactor": 2}} if retries else {}
-    tasks = {
+    nodes = {
         name: {
             "taskInfo": {"name": name},
             "componentRef": {"name": f"comp-{name}"},
@@ -19,7 +19,7 @@ def spec_of(retries=0):
     }
     return {
         "pipelineInfo": {"name": "breast-cancer"},
-        "root": {"dag": {"tasks": tasks}},
+        "root": {"dag": {"tasks": nodes}},
         "components": {f"comp-{n}": {"executorLabel": f"exec-{n}"} for n in names},
         "deploymentSpec": {"executors": executors},
         "schemaVersion": "2.1.0",
@@ -32,7 +32,7 @@ def submitted(client, **given):
 
 
 class Told:
-    """A display that remembers."""
+    """A display that records what it shows."""
 
     def __init__(self):
         self.statuses, self.said = [], []

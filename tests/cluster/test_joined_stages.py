@@ -1,7 +1,6 @@
 """Tasks that do several stages, from outside: each stage has its own name. The stand-in's tasks do nothing."""
 
 import json
-from contextlib import nullcontext
 
 import pytest
 
@@ -11,50 +10,12 @@ from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, Kub
 from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
 from switchyard.pipelines.runners.kubeflow.task.failure import last_words
 from tests.cluster.kfp_server import stand_in
+from tests.cluster.pretending import GIVEN, Told, spec_of
 
 pytestmark = pytest.mark.core
 JOINT = "baseline-then-data-gate"
 TASKS = {"ingest": "ingest", JOINT: "baseline,data_gate", "training": "training"}
 STAGES = ["ingest", "baseline", "data_gate", "training"]
-GIVEN = {"parameters": {}, "pipeline_root": None, "service_account": None, "mlflow_experiment": "mine"}
-
-
-class Told(nullcontext):
-    """A display that remembers."""
-
-    def __init__(self):
-        super().__init__()
-        self.statuses, self.said = [], []
-
-    def stages(self, names):
-        pass
-
-    def status(self, stage, status, seconds=None):
-        self.statuses.append((stage, status))
-
-    def say(self, stage, text):
-        self.said.append(f"{stage}: {text}")
-
-
-def spec():
-    names = list(TASKS)
-    tasks = {
-        name: {
-            "taskInfo": {"name": name},
-            "componentRef": {"name": f"comp-{name}"},
-            **({"dependentTasks": [names[i - 1]]} if i else {}),
-        }
-        for i, name in enumerate(names)
-    }
-    executors = {f"exec-{n}": {"container": {"image": "switchyard:1", "command": ["true"]}} for n in names}
-    return {
-        "pipelineInfo": {"name": "breast-cancer"},
-        "root": {"dag": {"tasks": tasks}},
-        "components": {f"comp-{n}": {"executorLabel": f"exec-{n}"} for n in names},
-        "deploymentSpec": {"executors": executors},
-        "schemaVersion": "2.1.0",
-        "sdkVersion": "kfp-2.17.0",
-    }
 
 
 @pytest.fixture
@@ -64,7 +25,7 @@ def kfp(tmp_path):
 
 
 def followed(client):
-    run_id = client.submit("one", client.experiment("mine"), {"pipeline_spec": spec()}, **GIVEN).run_id
+    run_id = client.submit("one", client.experiment("mine"), {"pipeline_spec": spec_of(tasks=TASKS)}, **GIVEN).run_id
     told = Told()
     _, states = follow(client, run_id, TASKS, STAGES, told, Following(poll=0.02, heal=0))
     return run_id, {stage: (s.state, s.message) for stage, s in states.items()}, told

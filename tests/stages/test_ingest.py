@@ -15,22 +15,9 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.ingest import csv_reader
 from switchyard.components.ingest.executor import Executor
-from switchyard.components.ingest.scan import InputSpec
+from tests.ingest_inputs import input_spec
 
 pytestmark = pytest.mark.core
-
-SPEC = dict(
-    path=[],
-    split_paths=None,
-    weights={"train": 0.8, "eval": 0.2},
-    split_key=None,
-    format="auto",
-    exclude=[],
-    max_bad_rows=0,
-    missing_values=None,
-    label="y",
-    task="auto",
-)
 
 
 def frame(rows=200):
@@ -48,7 +35,7 @@ def ingest(tmp_path, **settings):
     examples = standard_artifacts.Examples()
     examples.uri = str(tmp_path / "out")
     (tmp_path / "out").mkdir()
-    spec = InputSpec(**{**SPEC, **settings})
+    spec = input_spec(*settings.pop("path", []), **{"weights": {"train": 0.8, "eval": 0.2}, **settings})
     Executor().Do({}, {"examples": [examples]}, {"input": json.dumps(asdict(spec)), "fingerprint": "f"})
     return DatasetSummary.load(examples.uri), read(tmp_path / "out")
 

@@ -17,13 +17,14 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder, RecordBat
 from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.ingest.bad_rows import BadRows
-from switchyard.components.ingest.scan import InputSpec, read_batches, scan
+from switchyard.components.ingest.scan import read_batches, scan
 from switchyard.components.ingest.typed import TypedColumns
 from switchyard.components.ingest.writer import row_hashes
 from switchyard.components.serving import invocations
 from switchyard.components.serving.inputs import columns_of
 from switchyard.components.values.conversion import fit_frame, fit_rows
 from switchyard.components.values.raw_features import Ragged, raw_feature
+from tests.ingest_inputs import input_spec
 
 pytestmark = pytest.mark.core
 
@@ -102,10 +103,7 @@ def write(folder, kinds, columns, labels):
 
 
 def spec_of(*paths):
-    return InputSpec(
-        path=[str(p) for p in paths], split_paths=None, weights={"train": 1.0}, split_key=None, format="auto", exclude=[],
-        max_bad_rows=0, missing_values=None, label="y", task="binary",
-    )  # fmt: skip
+    return input_spec(*paths, task="binary")
 
 
 def one(batches):

@@ -8,7 +8,8 @@ import pytest
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import FLOAT, INTEGER, ColumnType, convert
-from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.scan import scan
+from tests.ingest_inputs import input_spec
 
 SECONDS = 1_700_000_000
 ROWS = 4000
@@ -19,11 +20,7 @@ def scanned(tmp_path, values, kind="csv", **settings):
     frame = pd.DataFrame({"x": values, "y": np.arange(len(values)) % 2})
     path = tmp_path / f"d.{kind}"
     {"csv": frame.to_csv, "parquet": frame.to_parquet}[kind](path, index=False)
-    given = dict(
-        path=[str(path)], split_paths=None, weights={"train": 1}, split_key=None, format="auto", exclude=[], max_bad_rows=0,
-        missing_values=None, label="y", task="auto",
-    )  # fmt: skip
-    return scan(InputSpec(**{**given, **settings}), BadRows(0))
+    return scan(input_spec(path, **settings), BadRows(0))
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

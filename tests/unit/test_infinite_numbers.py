@@ -11,8 +11,9 @@ import pytest
 
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
-from switchyard.components.ingest.scan import InputSpec, read_batches, scan
+from switchyard.components.ingest.scan import read_batches, scan
 from switchyard.components.ingest.typed import TypedColumns
+from tests.ingest_inputs import input_spec
 
 INF = float("inf")
 
@@ -30,10 +31,7 @@ def written(folder, values, ending):
 
 
 def spec_of(path, missing=None):
-    return InputSpec(
-        path=[str(path)], split_paths=None, weights={"train": 1.0}, split_key=None, format="auto", exclude=[],
-        max_bad_rows=0, missing_values=missing, label="y", task="auto",
-    )  # fmt: skip
+    return input_spec(path, missing_values=missing)
 
 
 def converted(spec):

@@ -13,25 +13,13 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert, observe
 from switchyard.components.ingest.keys import key_hashes
 from switchyard.components.ingest.readers import READERS
-from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.scan import scan
 from switchyard.components.ingest.sources import fingerprint, format_of, list_files
 from switchyard.components.ingest.writer import assign
 from switchyard.components.values.conversion import fit_rows
 from switchyard.components.values.raw_features import RawFeature
 from tests.command import REPOSITORY
-
-SPEC = dict(
-    path=[],
-    split_paths=None,
-    weights={"train": 0.8, "eval": 0.2},
-    split_key=None,
-    format="auto",
-    exclude=[],
-    max_bad_rows=0,
-    missing_values=None,
-    label="y",
-    task="auto",
-)
+from tests.ingest_inputs import input_spec
 
 
 def test_a_row_keeps_its_split_when_others_are_added_and_removed():
@@ -61,7 +49,7 @@ def test_a_row_keeps_its_split_when_others_are_added_and_removed():
 def test_data_that_cannot_be_used_is_refused(content, settings, message, tmp_path):
     (tmp_path / "d.csv").write_text(content)
     with pytest.raises(UserError, match=message):
-        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")], **settings}), BadRows(0))
+        scan(input_spec(tmp_path / "d.csv", **settings), BadRows(0))
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
@@ -74,7 +62,7 @@ def test_a_file_without_the_key_column_is_refused_by_its_name(ending, tmp_path):
         else:
             write[ending](pd.DataFrame(frame), path, index=False)
     with pytest.raises(UserError, match=rf"data.split_key: .*b.{ending} has no column 'user'"):
-        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / f"*.{ending}")], "split_key": "user"}), BadRows(0))
+        scan(input_spec(tmp_path / f"*.{ending}", split_key="user"), BadRows(0))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +148,7 @@ def test_an_error_in_the_first_rows_ends_the_process_in_order_with_a_slow_fake_o
 
 def test_the_columns_of_a_long_file_are_read_from_its_first_rows(tmp_path):
     (tmp_path / "d.csv").write_text("x,z,y\n" + "1.5,2,0\n2.5,3,1\n" * 700_000)
-    found = scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")], "exclude": ["z"]}), BadRows(0), peek=True)
+    found = scan(input_spec(tmp_path / "d.csv", exclude=["z"]), BadRows(0), peek=True)
     assert found.rows < 1_400_000
     assert list(found.types) == ["x", "y"]
 
@@ -229,26 +217,26 @@ def jsonl(folder, *rows):
 def test_values_that_no_model_can_receive_are_refused_with_file_and_row(rows, message, tmp_path):
     path = jsonl(tmp_path, *rows)
     with pytest.raises(UserError, match=message) as caught:
-        scan(InputSpec(**{**SPEC, "path": [path]}), BadRows(0))
+        scan(input_spec(path), BadRows(0))
     assert path in str(caught.value)
 
 
 def test_integers_beyond_64_bits_are_refused_in_a_csv_too(tmp_path):
     (tmp_path / "d.csv").write_text(f"x,y\n1,0\n{2**64 - 1},1\n")
     with pytest.raises(UserError, match=r"d.csv, row 1: column 'x' holds integers outside 64 bits"):
-        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")]}), BadRows(0))
+        scan(input_spec(tmp_path / "d.csv"), BadRows(0))
 
 
 def test_dates_beside_numbers_are_refused(tmp_path):
     pd.DataFrame({"x": pd.to_datetime(["2024-01-31"]), "y": [0]}).to_parquet(tmp_path / "a.parquet")
     pd.DataFrame({"x": [1_706_659_200], "y": [1]}).to_parquet(tmp_path / "b.parquet")
     with pytest.raises(UserError, match="column 'x' holds dates, times or booleans in some rows"):
-        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "*.parquet")]}), BadRows(0))
+        scan(input_spec(tmp_path / "*.parquet"), BadRows(0))
 
 
 def test_numbers_and_words_in_json_are_numbers(tmp_path):
     rows = ['{"x": 1, "y": 0}', '{"x": "NA", "y": 1}', '{"x": 2.5, "y": 1}']
-    found = scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)]}), BadRows(0))
+    found = scan(input_spec(jsonl(tmp_path, *rows)), BadRows(0))
     assert found.types["x"].meaning == "float"
 
 
@@ -264,28 +252,26 @@ def test_a_number_beside_texts_in_json_is_spelled_as_in_training(tmp_path):
 def test_a_float_beside_a_missing_value_word_in_json_is_a_float_as_beside_null(tmp_path):
     for word in ('"NA"', "null"):
         rows = ['{"x": 5.0, "y": 0}', '{"x": 6.0, "y": 1}', f'{{"x": {word}, "y": 1}}']
-        found = scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)]}), BadRows(0))
+        found = scan(input_spec(jsonl(tmp_path, *rows)), BadRows(0))
         assert found.types["x"].meaning == "float", word
 
 
 def test_a_missing_value_in_a_list_is_located_after_rows_without_a_list(tmp_path):
     rows = ['{"x": 1.5, "y": 0}'] * 40_000 + ['{"x": [1.0, null], "y": 1}']
     with pytest.raises(UserError, match=r"column 'x' (has a gap|holds lists)"):
-        scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)]}), BadRows(0))
+        scan(input_spec(jsonl(tmp_path, *rows)), BadRows(0))
 
 
 def test_a_column_that_is_an_index_in_one_file_and_data_in_another_is_refused(tmp_path):
     pd.DataFrame({"Unnamed: 0": [0, 1, 2] * 10, "y": [0, 1] * 15}).to_csv(tmp_path / "a.csv", index=False)
     pd.DataFrame({"Unnamed: 0": [1, 2], "y": [0, 1]}).to_csv(tmp_path / "b.csv", index=False)
     with pytest.raises(UserError, match="'Unnamed: 0' counts the rows in some files"):
-        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "*.csv")]}), BadRows(0))
+        scan(input_spec(tmp_path / "*.csv"), BadRows(0))
 
 
 def test_infinity_among_integral_floats_leaves_them_floats(tmp_path):
     rows = [f'{{"x": {1.7e9 + i}, "y": {i % 2}}}' for i in range(200)] + ['{"x": Infinity, "y": 1}']
-    found = scan(
-        InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)], "max_float32_loss": 1.0, "missing_values": ["inf"]}), BadRows(0)
-    )
+    found = scan(input_spec(jsonl(tmp_path, *rows), max_float32_loss=1.0, missing_values=["inf"]), BadRows(0))
     assert found.types["x"].meaning == "float"
 
 
@@ -295,5 +281,5 @@ def test_the_files_are_listed_once(tmp_path, monkeypatch):
     (tmp_path / "d.csv").write_text("x,y\n1,0\n2,1\n")
     calls = []
     monkeypatch.setattr(module, "list_files", lambda *given: calls.append(given) or list_files(*given))
-    scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "*.csv")]}), BadRows(0))
+    scan(input_spec(tmp_path / "*.csv"), BadRows(0))
     assert len(calls) == 1

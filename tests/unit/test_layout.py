@@ -11,22 +11,19 @@ from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import STRING, ColumnType
 from switchyard.components.ingest.layout import folder_columns
-from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.scan import scan
 from switchyard.components.ingest.sources import find_files, fingerprint, list_files
 from switchyard.components.serving import invocations, open_inference
 from switchyard.components.serving.bounds import InputError
 from switchyard.components.serving.inputs import check_names, columns_of, left_aside
+from tests.ingest_inputs import input_spec
 
 ROWS = 40
 FRAME = pd.DataFrame({"x": np.arange(ROWS) % 7, "y": np.arange(ROWS) % 2}).iloc[np.random.default_rng(0).permutation(ROWS)]
 
 
 def scanned(path, **settings):
-    given = dict(
-        path=[str(path)], split_paths=None, weights={"train": 1}, split_key=None, format="auto", exclude=[], max_bad_rows=0,
-        missing_values=None, label="y", task="auto",
-    )  # fmt: skip
-    return scan(InputSpec(**{**given, **settings}), BadRows(0))
+    return scan(input_spec(path, **settings), BadRows(0))
 
 
 def stored(tmp_path, frame, kind="parquet", **options):

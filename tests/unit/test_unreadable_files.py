@@ -18,6 +18,7 @@ from switchyard.components.ingest.float_precision import FloatPrecision
 from switchyard.components.ingest.readers import READERS
 from switchyard.components.ingest.scan import InputSpec, scan
 from switchyard.components.ingest.typed import MisfitError, TypedColumns
+from tests.ingest_inputs import input_spec
 
 ROWS = "".join(json.dumps({"x": i, "y": i % 2}) + "\n" for i in range(200)).encode()
 CSV = b"x,y\n" + b"".join(b"%d,%d\n" % (i, i % 2) for i in range(200))
@@ -31,11 +32,7 @@ def refusal(path, kind, *, limit=0, **options):
 
 
 def scanned(path, *, bad=None, **changes):
-    given = dict(
-        path=[str(path)], split_paths=None, weights={"train": 1.0}, split_key=None, format="auto", exclude=[], max_bad_rows=0,
-        missing_values=None, label="y", task="auto",
-    )  # fmt: skip
-    return scan(InputSpec(**{**given, **changes}), bad or BadRows(changes.get("max_bad_rows", 0)))
+    return scan(input_spec(path, **changes), bad or BadRows(changes.get("max_bad_rows", 0)))
 
 
 def write(path, content):

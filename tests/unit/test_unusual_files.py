@@ -13,15 +13,8 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import EMPTY
 from switchyard.components.ingest.keys import key_hashes
 from switchyard.components.ingest.readers import read_csv
-from switchyard.components.ingest.scan import InputSpec, read_batches, scan
-
-
-def spec_of(*paths, **settings):
-    given = dict(
-        path=[str(p) for p in paths], split_paths=None, weights={"train": 1.0}, split_key=None, format="auto", exclude=[],
-        max_bad_rows=0, missing_values=None, label="y", task="auto",
-    )  # fmt: skip
-    return InputSpec(**{**given, **settings})
+from switchyard.components.ingest.scan import read_batches, scan
+from tests.ingest_inputs import input_spec
 
 
 def read(spec):
@@ -36,27 +29,27 @@ def csv(folder, *lines):
 
 
 def test_unnamed_trailing_columns_without_values_are_columns_without_values(tmp_path):
-    spec = spec_of(csv(tmp_path, "x,y,,", "1,0,,", "2,1,,"))
+    spec = input_spec(csv(tmp_path, "x,y,,", "1,0,,", "2,1,,"))
     found = scan(spec, BadRows(0))
     assert [n for n, t in found.types.items() if t.kind == EMPTY] == ["Unnamed: 2", "Unnamed: 3"]
     assert read(spec).select(["x", "y"]).to_pydict() == {"x": ["1", "2"], "y": ["0", "1"]}
 
 
 def test_a_trailing_separator_in_the_header_adds_no_column(tmp_path):
-    spec = spec_of(csv(tmp_path, "x,y,", "1,0", "2,1"))
+    spec = input_spec(csv(tmp_path, "x,y,", "1,0", "2,1"))
     assert scan(spec, BadRows(0)).rows == 2
     assert read(spec).to_pydict() == {"x": ["1", "2"], "y": ["0", "1"]}
 
 
 def test_an_unnamed_column_with_a_value_is_refused(tmp_path):
     with pytest.raises(UserError, match="column 4 has no name"):
-        scan(spec_of(csv(tmp_path, "x,y,,", "1,0,,", "2,1,,7")), BadRows(0))
+        scan(input_spec(csv(tmp_path, "x,y,,", "1,0,,", "2,1,,7")), BadRows(0))
 
 
 @pytest.mark.parametrize("names", ["1,2,3,4", "ann,bob,eve,joe"])
 def test_unnamed_row_names_of_r_are_excluded_and_reported(names, tmp_path):
     lines = [f'"{n}",{i},{i % 2}' for i, n in enumerate(names.split(","))]
-    spec = spec_of(csv(tmp_path, '"x","y"', *lines))
+    spec = input_spec(csv(tmp_path, '"x","y"', *lines))
     found = scan(spec, BadRows(0))
     assert list(found.types) == ["x", "y"]
     assert found.notes[0].startswith("skipped '', an index")
@@ -65,51 +58,51 @@ def test_unnamed_row_names_of_r_are_excluded_and_reported(names, tmp_path):
 
 def test_a_surplus_field_that_is_no_row_name_is_refused(tmp_path):
     with pytest.raises(UserError, match="column 1 has no name and is not a row index"):
-        scan(spec_of(csv(tmp_path, "x,y", "a,1,0", "a,2,1", "b,3,1")), BadRows(0))
+        scan(input_spec(csv(tmp_path, "x,y", "a,1,0", "a,2,1", "b,3,1")), BadRows(0))
 
 
 def test_lines_with_a_surplus_separator_are_bad_rows_and_shift_no_value(tmp_path):
     with pytest.raises(UserError, match="3 fields where the header has 2"):
-        scan(spec_of(csv(tmp_path, "x,y", "1,0,", "2,1,")), BadRows(0))
+        scan(input_spec(csv(tmp_path, "x,y", "1,0,", "2,1,")), BadRows(0))
 
 
 def test_a_first_row_with_a_surplus_field_is_one_bad_row(tmp_path):
     bad = BadRows(1)
-    assert scan(spec_of(csv(tmp_path, "x,y", "1,2,0", "1,0", "2,1"), max_bad_rows=1), bad).rows == 2
+    assert scan(input_spec(csv(tmp_path, "x,y", "1,2,0", "1,0", "2,1"), max_bad_rows=1), bad).rows == 2
     assert bad.count == 1
 
 
 def test_a_name_of_two_lines_is_one_name(tmp_path):
-    spec = spec_of(csv(tmp_path, '"x', '1",y', "1,0", "2,1"))
+    spec = input_spec(csv(tmp_path, '"x', '1",y', "1,0", "2,1"))
     assert read(spec).to_pydict() == {"x\n1": ["1", "2"], "y": ["0", "1"]}
 
 
 def test_a_ragged_row_below_a_name_of_two_lines_has_its_number(tmp_path):
     with pytest.raises(UserError, match="record 2: 1 fields where the header has 2"):
-        scan(spec_of(csv(tmp_path, '"x', '1",y', "1,0", "2")), BadRows(0))
+        scan(input_spec(csv(tmp_path, '"x', '1",y', "1,0", "2")), BadRows(0))
 
 
 @pytest.mark.parametrize("text", ["x,y", "x,y\n", "x,y,"])
 def test_a_header_alone_has_no_rows(text, tmp_path):
     (tmp_path / "d.csv").write_text(text)
     with pytest.raises(UserError, match="no rows in"):
-        scan(spec_of(tmp_path / "d.csv"), BadRows(0))
+        scan(input_spec(tmp_path / "d.csv"), BadRows(0))
 
 
 def test_a_text_longer_than_the_limit_of_pythons_csv_reader_is_read(tmp_path):
     long = "z" * 200_000
-    spec = spec_of(csv(tmp_path, "x,y", f"{long},0", "2,1"))
+    spec = input_spec(csv(tmp_path, "x,y", f"{long},0", "2,1"))
     assert read(spec).to_pydict() == {"x": [long, "2"], "y": ["0", "1"]}
 
 
 def test_endless_names_are_refused(tmp_path):
     with pytest.raises(UserError, match="the first line has more than 8 MiB"):
-        scan(spec_of(csv(tmp_path, "a," * (5 << 20))), BadRows(0))
+        scan(input_spec(csv(tmp_path, "a," * (5 << 20))), BadRows(0))
 
 
 def test_endless_separators_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"column 2, 3, .*, 21 and 999,979 more has no name") as caught:
-        scan(spec_of(csv(tmp_path, "a" + "," * 999_999)), BadRows(0))
+        scan(input_spec(csv(tmp_path, "a" + "," * 999_999)), BadRows(0))
     assert len(str(caught.value)) < 1000
 
 
@@ -118,7 +111,7 @@ def test_an_index_stored_repeatedly_is_excluded_and_reported(tmp_path):
     for _ in range(3):
         rows.to_csv(tmp_path / "d.csv")
         rows = pd.read_csv(tmp_path / "d.csv")
-    found = scan(spec_of(tmp_path / "d.csv"), BadRows(0))
+    found = scan(input_spec(tmp_path / "d.csv"), BadRows(0))
     assert list(found.types) == ["x", "y"]
     assert found.notes[0].startswith("skipped '', 'Unnamed: 0', 'Unnamed: 0.1', an index")
 
@@ -130,7 +123,7 @@ def test_a_uuid_is_one_key_and_one_value_as_a_type_of_parquet_and_as_a_text(tmp_
     pd.DataFrame({"user": map(str, names), "x": range(20), "y": [0, 1] * 10}).to_csv(tmp_path / "b.csv", index=False)
     columns = []
     for name in ("a.parquet", "b.csv"):
-        spec = spec_of(tmp_path / name, split_key="user")
+        spec = input_spec(tmp_path / name, split_key="user")
         scan(spec, BadRows(0))
         columns.append(read(spec).column("user"))
     assert columns[0].to_pylist() == columns[1].to_pylist() == [str(n) for n in names]
@@ -142,20 +135,24 @@ def test_extension_types_are_read_beside_texts(tmp_path):
     """Texts are read by references to the file's dictionary, and then given the types that the file names."""
     typed = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([uuid.UUID(int=7).bytes, None], pa.binary(16)))
     pa.parquet.write_table(pa.table({"u": typed, "s": ["a", "b"], "y": [0, 1]}), tmp_path / "d.parquet")
-    assert read(spec_of(tmp_path / "d.parquet")).to_pydict() == {"u": [str(uuid.UUID(int=7)), None], "s": ["a", "b"], "y": [0, 1]}
+    assert read(input_spec(tmp_path / "d.parquet")).to_pydict() == {
+        "u": [str(uuid.UUID(int=7)), None],
+        "s": ["a", "b"],
+        "y": [0, 1],
+    }
 
 
 def test_booleans_of_one_byte_are_booleans(tmp_path):
     typed = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0, None, 1], pa.int8()))
     pa.parquet.write_table(pa.table({"x": typed, "y": [0, 1] * 2}), tmp_path / "d.parquet")
-    assert scan(spec_of(tmp_path / "d.parquet"), BadRows(0)).types["x"].meaning == "boolean"
+    assert scan(input_spec(tmp_path / "d.parquet"), BadRows(0)).types["x"].meaning == "boolean"
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1"])
 def test_the_index_of_concatenated_and_shuffled_tables_is_excluded_and_reported(name, tmp_path):
     index = np.random.default_rng(0).permutation(np.concatenate([np.arange(40), np.arange(30), np.arange(30)]))
     pd.DataFrame({name: index, "x": index, "y": [0, 1] * 50}).to_csv(tmp_path / "d.csv", index=False)
-    found = scan(spec_of(tmp_path / "d.csv"), BadRows(0))
+    found = scan(input_spec(tmp_path / "d.csv"), BadRows(0))
     assert list(found.types) == ["x", "y"]
     assert found.notes[0].startswith(f"skipped {name!r}, an index")
 
