@@ -8,7 +8,10 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+import psutil
 
 
 def main():
@@ -22,7 +25,11 @@ def main():
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     with TrainingServers(["pytorch"], work) as servers:
         os.environ.update(servers.environment)
+        [server] = psutil.Process().children()
         StageProcesses(work / "preload.log", [TRAINERS["tensorflow"]]).warm()
+        # The fork for modules, which no test leaves behind.
+        while not server.children() and server.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.1)
         print("ready", file=answers, flush=True)
         _answer(command, answers, work)
 

@@ -77,3 +77,18 @@ import torch
 print(torch.ones(2).sum().item())
 """
     assert run(code) == ["2.0"]
+
+
+def test_scipy_signal_is_imported_at_its_first_use_and_not_by_torchmetrics():
+    code = """
+import sys
+from switchyard.components.import_order import import_scipy_signal_later
+import_scipy_signal_later()
+import torchmetrics, scipy.signal, scipy.signal.windows
+assert "scipy.signal._signaltools" not in sys.modules
+assert not hasattr(scipy.signal, "no_such_name")
+assert scipy.signal.hamming(3).tolist() == scipy.signal.windows.hamming(3).tolist()
+from scipy.signal import *
+print(scipy.signal is sys.modules["scipy.signal"], butter is scipy.signal.butter, medfilt([1.0, 9.0, 1.0]).max())
+"""
+    assert run(code) == ["True", "True", "1.0"]

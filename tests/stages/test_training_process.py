@@ -153,7 +153,10 @@ def job(tmp_path):
 @pytest.fixture(scope="module")
 def variables_of_server(tmp_path_factory):
     """The variables of a run that has a process which has imported PyTorch: once for all tests that start from it."""
+    others = set(psutil.Process().children())
     with TrainingServers(["pytorch"], tmp_path_factory.mktemp("servers")) as servers:
+        [server] = set(psutil.Process().children()) - others
+        until(server.children)  # the fork for modules, which no test leaves behind
         yield servers.environment
 
 

@@ -40,7 +40,7 @@ from switchyard.components.bundle.code import PREDICTORS, load_predictor_class
 from switchyard.components.compat.python_exit import exit_at_once
 from switchyard.components.errors import Failure, TrainingError, UserError, in_one_line
 from switchyard.components.failure import classify
-from switchyard.components.import_order import import_torch_first
+from switchyard.components.import_order import import_scipy_signal_later, import_torch_first
 from switchyard.components.process.full_disk import note_written
 from switchyard.components.text.redaction import install
 from switchyard.components.training.workers import arrays
@@ -62,6 +62,7 @@ def main(descriptor: int, bare: int | None, modules: list[str]) -> None:
     if not _WITHOUT_PYTORCH & set(modules):
         import_torch_first()
     forks = [] if bare is None else [_fork_bare(descriptor, bare)]
+    import_scipy_signal_later()
     for module in ("switchyard.components.training.job", "switchyard.components.training.workers.group", *modules):
         importlib.import_module(module)
     _Server(socket.socket(fileno=descriptor), _job, forks).serve()

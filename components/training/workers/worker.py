@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import Failure, TrainingError, UserError
-from switchyard.components.import_order import import_torch_first, without_other_frameworks
+from switchyard.components.import_order import import_scipy_signal_later, import_torch_first, without_other_frameworks
 from switchyard.components.progress import set_sink
 from switchyard.components.text.redaction import install
 from switchyard.components.training.contract import WorkerGroup
@@ -71,6 +71,7 @@ def _import_framework(framework: str) -> None:
             trainer_class(framework)
     else:
         import_torch_first()
+        import_scipy_signal_later()
 
 
 def _send(**content: Any) -> None:
