@@ -91,7 +91,7 @@ def test_a_trial_with_a_hyperparameter_that_the_trainer_lacks_is_refused(tmp_pat
 
 
 class Trials:
-    """Runs trials in this process: an epoch's `val_loss` is its number times the learning rate; trial `cut` dies in epoch 3."""
+    """Runs trials here: `val_loss` is the epoch times the learning rate, `val_auc` the rate; trial `cut` dies in epoch 3."""
 
     processes = 1
 
@@ -104,7 +104,8 @@ class Trials:
         job.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         self.reported = []
         while not ledger.finished:
-            metrics = {"loss": 0.0, "val_loss": (ledger.epochs + 1) * job.hyperparameters.learning_rate}
+            rate = job.hyperparameters.learning_rate
+            metrics = {"loss": 0.0, "val_loss": (ledger.epochs + 1) * rate, "val_auc": rate}
             if self.started == self.cut and ledger.epochs == 2:
                 raise Killed
             ledger.record(ledger.epochs, metrics)
@@ -146,3 +147,14 @@ def test_a_trial_in_its_last_epoch_is_complete_whatever_its_value(given, epochs,
     found = search(tmp_path, settings, trials=1)
     found.run(Trials())
     assert [t.state for t in found.finished] == [optuna.trial.TrialState.COMPLETE]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("metric", "best"), [("val_loss", min), ("val_auc", max)])
+def test_the_best_trial_has_the_lowest_loss_or_the_highest_auc(metric, best, tmp_path):
+    settings = SETTINGS.model_copy(update={"hyperparameters": HyperparametersConfig(epochs=1)})
+    found = search(tmp_path, settings, trials=4, metric=metric)
+    found.run(Trials())
+    rates = [t.params["learning_rate"] for t in found.finished]
+    assert len(set(rates)) == 4
+    assert found.result().values == {"learning_rate": best(rates)}
