@@ -1,4 +1,4 @@
-"""Creates MLflow's SQLite database: completely or not at all, and in one process only.
+"""Creates and migrates MLflow's SQLite database: completely or not at all, and in one process only.
 
 MLflow's migrations of SQLite are neither a single transaction nor safe to run concurrently: of two concurrent migrations one
 fails, and a database whose creator was killed half-way is never completed.
@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
+from switchyard.components.errors import UserError
+from switchyard.components.progress import say
 from switchyard.components.text.escaping import sqlite_file, sqlite_uri
 from switchyard.components.tracking.workspace_location import is_workspace, settle_in
 
@@ -25,11 +27,14 @@ _migrating = threading.Lock()
 
 @contextmanager
 def locked_database(uri: str) -> Iterator[None]:
-    """Creates the database of a URI if it does not exist, and locks it against other processes within the block.
+    """Creates the database of a URI if it does not exist, migrates one of an older MLflow, and locks it within the block.
 
     Open MLflow's client inside: its store checks its contents and creates what is missing (the default experiment).
     No-op for servers, for databases that are not files, and for files that this user cannot write: an existing database can still
     be read, and MLflow reports a missing one.
+
+    Raises:
+        UserError: the database was made by a later MLflow.
     """
     path = sqlite_file(uri)
     if path is not None and is_workspace(path.parent):
@@ -44,6 +49,8 @@ def locked_database(uri: str) -> Iterator[None]:
         with _migrating:
             if not path.exists():
                 _make(path)
+            else:
+                _migrate(path)
         yield
 
 
@@ -72,6 +79,47 @@ def _make(path: Path) -> None:
     store = SqlAlchemyStore(sqlite_uri(new), (path.absolute().parent / FILES).as_uri())
     store.engine.dispose()
     new.replace(path)
+
+
+def _migrate(path: Path) -> None:
+    """Brings a database of an older MLflow to this one's schema, and keeps the older one beside it.
+
+    MLflow itself does so without a copy if tables are missing, else ends with an error.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            before = [str(row[0]) for row in connection.execute("SELECT version_num FROM alembic_version")]
+        except sqlite3.DatabaseError:
+            return  # an empty file, or no database of MLflow's: MLflow creates what is missing, or reports the error
+        known = _revisions()
+        if before == known[:1]:
+            return
+        if len(before) != 1 or before[0] not in known:
+            raise UserError(
+                f"tracking: {path} was made by a later MLflow than this environment's (schema {', '.join(before) or 'unknown'}); "
+                "install the version of Switchyard that made it, or choose another workspace"
+            )
+        kept, new = path.with_name(f"{path.name}.{before[0]}"), path.with_name(f"{path.name}.new")
+        for copy in (kept, new):
+            Path(f"{copy}-journal").unlink(missing_ok=True)  # left by a killed process
+            copy.unlink(missing_ok=True)
+            with closing(sqlite3.connect(copy)) as target:
+                connection.backup(target)
+    from mlflow.db import upgrade
+
+    say(f"MLflow's database {path} is migrated to this version's schema; the former one is kept as {kept.name}")
+    upgrade.callback(sqlite_uri(new))
+    new.replace(path)
+
+
+@cache
+def _revisions() -> list[str]:
+    """Returns the schemas that this MLflow knows, newest first."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store import db_migrations
+
+    scripts = ScriptDirectory(str(Path(str(db_migrations.__file__)).parent))
+    return [s.revision for s in scripts.walk_revisions()]
 
 
 @cache

@@ -1,12 +1,17 @@
 """The first runs of a workspace, by real processes: several at once, and one that is killed."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from switchyard.components.errors import UserError
+from switchyard.components.tracking import database
 from switchyard.components.tracking import run as tracking
 from tests.bad_input import command_in_this_process
 
@@ -55,6 +60,58 @@ def test_two_threads_create_a_database_each(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda uri: tracking.ensure_experiment(uri, "e", None), uris))
     assert found == ["1", "1"]
+
+
+def test_a_database_of_an_older_mlflow_is_migrated_and_the_former_one_kept(tmp_path):
+    path = tmp_path / "mlflow.db"
+    older = database._revisions()[6]
+    _made_at(older, path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO experiments (name, artifact_location, lifecycle_stage) VALUES ('kept', '/x', 'active')")
+        connection.commit()
+    before = path.read_bytes()
+    client = tracking.client(f"sqlite:///{path}")
+    assert client.get_experiment_by_name("kept")
+    assert client.create_experiment("new")
+    assert (tmp_path / f"mlflow.db.{older}").stat().st_size == len(before)
+    assert _revision(tmp_path / f"mlflow.db.{older}") == older
+    assert _revision(path) == database._revisions()[0]
+
+
+def test_a_database_of_a_later_mlflow_is_refused(tmp_path):
+    path = tmp_path / "mlflow.db"
+    tracking.client(f"sqlite:///{path}")
+    tracking._clients.clear()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'of_tomorrow'")
+        connection.commit()
+    with pytest.raises(UserError, match=r"mlflow.db was made by a later MLflow.*of_tomorrow.*another workspace"):
+        tracking.client(f"sqlite:///{path}")
+
+
+def _made_at(revision, path):
+    """Makes the database that an MLflow with this newest schema makes."""
+    from alembic import command
+    from alembic.config import Config
+    from mlflow.store import db_migrations
+    from mlflow.store.db.base_sql_model import Base  # noqa: F401 (the migrations need the tables of the first version)
+    from mlflow.store.tracking.dbmodels.initial_models import Base as Initial
+    from sqlalchemy import create_engine
+
+    engine = create_engine(f"sqlite:///{path}")
+    Initial.metadata.create_all(engine)
+    config = Config()
+    config.set_main_option("script_location", str(Path(db_migrations.__file__).parent))
+    config.set_main_option("sqlalchemy.url", f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
+def _revision(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
 
 
 @pytest.mark.core
