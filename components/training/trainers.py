@@ -13,6 +13,14 @@ from switchyard.components.user_code.loading import load_function
 TRAINERS = {name: f"switchyard.components.training.{name}.trainer:{name.capitalize()}Trainer" for name in FRAMEWORKS}
 
 
+def check_installed(framework: str) -> None:
+    """Raises UserError, which names the extra, if a framework is one and is not installed; imports nothing."""
+    if framework in TREES and importlib.util.find_spec(framework) is None:
+        raise UserError(
+            f"trainer.framework: {framework} is not installed; install the extra: pip install 'switchyard[{framework}]'"
+        )
+
+
 def trainer_class(framework: str) -> type[Trainer]:
     """Returns the trainer class for a framework name, `package.module:Class` or `/path/to/file.py:Class`.
 
@@ -26,10 +34,7 @@ def trainer_class(framework: str) -> type[Trainer]:
             f"trainer.framework: {framework!r} is not a trainer; allowed: {', '.join(TRAINERS)}, or 'package.module:Class'."
             f"{did_you_mean(framework, TRAINERS)}"
         )
-    if framework in TREES and importlib.util.find_spec(framework) is None:
-        raise UserError(
-            f"trainer.framework: {framework} is not installed; install the extra: pip install 'switchyard[{framework}]'"
-        )
+    check_installed(framework)
     if module.endswith(".py"):
         found: object = load_function(module, name)
     else:
