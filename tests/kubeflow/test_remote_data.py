@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from switchyard.components.errors import UserError
-from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.ingest.sources import remote_size
 from switchyard.pipelines.api.compile import compile_for_cluster
 from switchyard.pipelines.config.load import load_config
@@ -17,8 +16,8 @@ from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflo
 from switchyard.pipelines.runners.kubeflow.task.runtime import _verify, driver_output_of
 from switchyard.pipelines.workspace import Workspace
 from tests.command import BREAST_CANCER
+from tests.ingest_inputs import input_spec
 from tests.object_store import object_store
-from tests.stages.test_ingest import SPEC
 
 IN_STORE = ("data.path=s3://bucket/rows/*.csv", "kubeflow.image=registry.example.org/switchyard:1")
 TASKS = [
@@ -77,7 +76,7 @@ def test_an_object_store_that_only_the_cluster_reads_is_announced(objects, tmp_p
 def test_data_that_changes_after_submit_is_refused_and_never_cached_as_the_earlier(objects):
     driver = {"kind": "PythonClassExecutableSpec", "spec": {"classPath": "switchyard.components.ingest.driver.Driver"}}
     node = {"pipeline": "p", "id": "ingest", "types": {"examples": "tfx.types.standard_artifacts.Examples"}}
-    given = {"inputs": {}, "properties": {"input": json.dumps(asdict(InputSpec(**{**SPEC, "path": ["s3://bucket/rows/*.csv"]})))}}
+    given = {"inputs": {}, "properties": {"input": json.dumps(asdict(input_spec("s3://bucket/rows/*.csv")))}}
     made = driver_output_of({**node, "driver": driver}, **given)
     node |= {"verify": driver, "driver_output": made}
     _verify(node, **given, files=None)

@@ -12,16 +12,16 @@ import pytest
 from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
-from switchyard.components.ingest.scan import InputSpec, read_batches, scan
+from switchyard.components.ingest.scan import read_batches, scan
 from switchyard.pipelines.commands.models import _encoded, _labelled
-from tests.unit.test_ingest import SPEC
+from tests.ingest_inputs import input_spec
 
 LISTS = [["rock", "pop"], [], ["jazz"], ["pop", "pop"]]
 NAMES = ["jazz", "pop", "rock"]
 
 
 def spec(path, **settings):
-    return InputSpec(**{**SPEC, "path": [str(path)], "label": "tags", "task": "multilabel", **settings})
+    return input_spec(path, **{"label": "tags", "task": "multilabel", **settings})
 
 
 def rows(values, **more):

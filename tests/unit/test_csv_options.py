@@ -10,7 +10,7 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.scan import read_batches, scan
 from switchyard.pipelines.config.load import load_config
-from tests.unit.test_ingest import SPEC, InputSpec
+from tests.ingest_inputs import input_spec
 
 pytestmark = pytest.mark.core
 GERMAN = "größe;stadt;y\n" + "".join(f"{i}.316,{i % 10}5;Köln 1,5;{i % 2}\n" for i in range(1, 100))
@@ -18,7 +18,7 @@ OPTIONS = {"separator": ";", "decimal": ",", "thousands": "."}
 
 
 def spec(path, **settings):
-    return InputSpec(**{**SPEC, "path": [str(path)], **settings})
+    return input_spec(path, **settings)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "utf-16"])

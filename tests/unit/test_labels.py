@@ -10,9 +10,9 @@ import pytest
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.labels import LabelValues, check_label, class_column, infer_task, labelled
-from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.scan import scan
 from switchyard.components.values.spelling import MISSING_LABELS
-from tests.unit.test_ingest import SPEC
+from tests.ingest_inputs import input_spec
 
 pytestmark = pytest.mark.core
 
@@ -172,4 +172,4 @@ def test_notes_about_features_are_not_given_for_labels(tmp_path):
     for name, values in (("padded", ["01", "1"]), ("large", [2**53, 2**53 + 1])):
         path = tmp_path / f"{name}.csv"
         path.write_text("x,y\n" + "".join(f"{i},{values[i % 2]}\n" for i in range(40)))
-        assert scan(InputSpec(**{**SPEC, "path": [str(path)]}), BadRows(0)).notes == []
+        assert scan(input_spec(path), BadRows(0)).notes == []

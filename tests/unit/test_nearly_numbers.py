@@ -7,7 +7,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import STRING
 from switchyard.components.ingest.scan import scan
-from tests.unit.test_ingest import SPEC, InputSpec
+from tests.ingest_inputs import input_spec
 
 pytestmark = pytest.mark.core
 NUMBERS = [f"{i}.{i % 10}5" for i in range(100, 300)]
@@ -24,7 +24,7 @@ def written(tmp_path, values, ending="csv"):
 
 
 def scanned(path, *, peek=False, **settings):
-    return scan(InputSpec(**{**SPEC, "path": [str(path)], **settings}), BadRows(settings.get("max_bad_rows", 0)), peek=peek)
+    return scan(input_spec(path, **settings), BadRows(settings.get("max_bad_rows", 0)), peek=peek)
 
 
 def refusal(path, **settings):
