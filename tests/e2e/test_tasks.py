@@ -121,9 +121,10 @@ def test_kubeflows_local_runner_measures_the_same(task, warm, tmp_path):
     assert there["metrics"] == pytest.approx(here["metrics"], abs=1e-6)
 
 
-@pytest.mark.timeout(1200)  # three runs
-def test_listed_classes_are_trained_as_columns_of_0_and_1_are(warm, tmp_path):
-    """In both frameworks, up to `predict` and the comparison on rows of a file."""
+@pytest.fixture(scope="module")
+def listed(warm, tmp_path_factory):
+    """A folder with two runs of both trainers, on columns of 0 and 1 and on lists of the same classes, and their results."""
+    tmp_path = tmp_path_factory.mktemp("listed")
     columns = config("multilabel", tmp_path)
     document = yaml.safe_load(columns.read_text())
     classes = sorted(LABELS["multilabel"])
@@ -133,16 +134,24 @@ def test_listed_classes_are_trained_as_columns_of_0_and_1_are(warm, tmp_path):
         tags = ["|".join(c for c in classes if row[c]) or "[]" for row in rows.to_dict("records")]
         rows.drop(columns=classes).assign(tags=tags).to_csv(tmp_path / f"listed_{split}.csv", index=False)
     splits = {split: str(tmp_path / f"listed_{split}.csv") for split in document["data"]["splits"]}
-    listed = {**document, "name": "listed", "label": "tags", "data": {"splits": splits, "label_separator": "|"}}
-    listed["evaluation"] = {"thresholds": {"auc/late": {"lower_bound": 0.5}}}
-    (tmp_path / "listed.yaml").write_text(yaml.safe_dump(listed))
+    lists = {**document, "name": "listed", "label": "tags", "data": {"splits": splits, "label_separator": "|"}}
+    lists["evaluation"] = {"thresholds": {"auc/late": {"lower_bound": 0.5}}}
+    (tmp_path / "listed.yaml").write_text(yaml.safe_dump(lists))
     of_columns = warm.run(columns, tmp_path / "w", *BOTH, *SMALL, *NO_CONTEST).json
     of_lists = warm.run(tmp_path / "listed.yaml", tmp_path / "w", *BOTH, *SMALL).json
+    return tmp_path, of_columns, of_lists
+
+
+@pytest.mark.timeout(1200)  # three runs
+def test_listed_classes_are_trained_as_columns_of_0_and_1_are(listed, warm):
+    """In both frameworks, up to `predict` and the comparison on rows of a file."""
+    tmp_path, of_columns, of_lists = listed
+    classes, test = sorted(LABELS["multilabel"]), tmp_path / "listed_test.csv"
     assert of_lists["status"] == "blessed"
     for trainer in ("tensorflow", "pytorch"):
         expected = of_columns["models"][trainer]["metrics"]
         assert of_lists["models"][trainer]["metrics"] == pytest.approx(expected, abs=1e-6)
-    done = warm("predict", "listed@champion", splits["test"], "-o", tmp_path / "out.csv", "--workspace", tmp_path / "w")
+    done = warm("predict", "listed@champion", test, "-o", tmp_path / "out.csv", "--workspace", tmp_path / "w")
     assert done.code == 0, done.stderr
     predicted = [f"{kind}_{label}" for kind in ("prediction", "probability") for label in classes]
     assert list(pd.read_csv(tmp_path / "out.csv").columns)[-6:] == predicted
@@ -150,7 +159,7 @@ def test_listed_classes_are_trained_as_columns_of_0_and_1_are(warm, tmp_path):
         tmp_path / "listed.yaml", tmp_path / "w", "--trainer", "pytorch", *SMALL, "--set", "trainer.hyperparameters.seed=3"
     ).json
     versions = of_lists["model_version"], again["model_version"]
-    compared = warm("models", "compare", "listed", *versions, "--data", splits["test"], "--json", "--workspace", tmp_path / "w")
+    compared = warm("models", "compare", "listed", *versions, "--data", test, "--json", "--workspace", tmp_path / "w")
     assert compared.code == 0, compared.stderr
     measured = json.loads(compared.stdout)["metrics"][versions[0]]
     assert measured["auc"] == pytest.approx(of_lists["metrics"]["auc"], abs=1e-6)
