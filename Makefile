@@ -22,15 +22,22 @@ help: ## Show this help
 
 $(UV):
 	@echo "==> private uv in .tools"
-	@read -r python lock < <($(CHOOSE) 2>/dev/null || $(CHOOSE)) && "$$python" -m venv .tools
+	@read -r lock python < <($(CHOOSE) 2>/dev/null || $(CHOOSE)) && "$$python" -m venv .tools
 	.tools/bin/python -m pip install --quiet --no-cache-dir "uv==$(UV_VERSION)"
 
-# An environment of another Python version is made anew.
+# An environment of another Python version is made anew, also if a PYTHON is given later.
+MINOR := -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null
+ifneq ($(PYTHON),)
+ifneq ($(shell "$(PYTHON)" $(MINOR)),$(shell $(VENV)/bin/python $(MINOR)))
+.PHONY: $(STAMP)
+endif
+endif
+
 $(STAMP): requirements.lock $(NEW_LOCK) setup.py infra/environment.sh | $(UV)
 	@echo "==> environment in $(VENV): about 10 GB with CUDA libraries, one to five minutes"
-	@read -r python lock < <($(CHOOSE)) && set -ex \
-	  && minor='import sys; print(*sys.version_info[:2])' \
-	  && { test "$$($(VENV)/bin/python -c "$$minor" 2>/dev/null)" = "$$("$$python" -c "$$minor")" || $(UV) venv --quiet --clear --python "$$python" $(VENV); } \
+	@read -r lock python < <($(CHOOSE)) && set -ex \
+	  && { test "$$($(VENV)/bin/python $(MINOR))" = "$$("$$python" $(MINOR))" \
+	    || $(UV) venv --quiet --clear --python "$$(command -v "$$python")" $(VENV); } \
 	  && $(UV) pip sync --quiet --python $(VENV)/bin/python --require-hashes --compile-bytecode "$$lock"
 	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --compile-bytecode --editable .
 	@touch $(STAMP)
@@ -134,7 +141,8 @@ TPU_STAMP := $(TPU_VENV)/.installed
 
 $(TPU_STAMP): infra/image/requirements.tpu.lock setup.py | $(UV)
 	@echo "==> PyTorch/XLA and its version of PyTorch in $(TPU_VENV): another 11 GB"
-	test -x $(TPU_VENV)/bin/python || $(UV) venv --quiet --no-python-downloads --python 3.11 $(TPU_VENV)
+	test -x $(TPU_VENV)/bin/python || $(UV) venv --quiet --no-python-downloads --python \
+	  "$$(.tools/bin/python -c 'import sys; print(sys.executable if sys.version_info[:2] == (3, 11) else "3.11")')" $(TPU_VENV)
 	$(UV) pip sync --quiet --python $(TPU_VENV)/bin/python --require-hashes --compile-bytecode infra/image/requirements.tpu.lock
 	@touch $(TPU_STAMP)
 

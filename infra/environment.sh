@@ -1,29 +1,37 @@
 #!/bin/bash
-# Chooses the interpreter and the lock for this machine: prints both on one line, the reason on standard error.
+# Chooses the interpreter and the lock for this machine: prints the lock and the interpreter on one line, the reason on standard error.
 # TFX 1.21's own set of packages has wheels for glibc 2.39 and later (and 3.12, 3.13); older systems need overrides, which hold for 3.11.
-# usage: environment.sh [INTERPRETER]
+# usage: environment.sh [INTERPRETER]; an empty one is none.
 set -euo pipefail
-NEW=requirements.glibc239.lock OLD=requirements.lock
+NEW=requirements.glibc239.lock OLD=requirements.lock named=${1:-}
 
-glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/^glibc //') || glibc=
-if [ -z "$glibc" ]; then echo "make: this system has no glibc; Linux with glibc 2.28 or later is needed" >&2; exit 2; fi
+glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc \([0-9]\)/\1/p') || glibc=
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$glibc" | sort -V | head -n 1)" = "$1" ]; }
+if ! at_least 2.28; then
+  if [ -n "$glibc" ]; then has="glibc $glibc"; else has="no glibc"; fi
+  echo "make: this system has $has; the packages need Linux with glibc 2.28 or later: use a later system, or a container of one" >&2
+  exit 2
+fi
 # A shim of pyenv is on the PATH for versions that it does not run: only an answer counts.
 version() { "$1" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
 
 if at_least 2.39; then fitting="3.13 3.12 3.11"; else fitting=3.11; fi
-found=
-if [ $# -gt 0 ] && [ -n "$1" ]; then
-  candidates=$1
-else
-  candidates="$(printf 'python%s ' $fitting)python3"
+candidates=("$named")
+if [ -z "$named" ]; then
+  read -ra candidates <<<"$(printf 'python%s ' $fitting)python3"
 fi
-for candidate in $candidates; do
+found=
+for candidate in "${candidates[@]}"; do
   of_candidate=$(version "$candidate")
   case " $fitting " in *" ${of_candidate:-none} "*) found=$candidate; break ;; esac
 done
 if [ -z "$found" ]; then
-  echo "make: glibc $glibc needs Python ${fitting// / or }$([ $# -gt 0 ] && echo ", and PYTHON=$1 is ${of_candidate:-not a Python with the modules venv and ensurepip}");" \
+  if [ -n "$named" ]; then
+    why="PYTHON=$named is ${of_candidate:-not a Python with the modules venv and ensurepip}"
+  else
+    why="none of ${candidates[*]} on the PATH is one with the modules venv and ensurepip"
+  fi
+  echo "make: glibc $glibc needs Python ${fitting// / or }, and $why;" \
     "install one with its venv module (Debian, Ubuntu: apt-get install python3-venv), or name it: make PYTHON=/path/to/python" >&2
   exit 2
 fi
@@ -33,4 +41,4 @@ else
   lock=$NEW why="glibc $glibc is 2.39 or later, so TFX's own pins install"
 fi
 echo "==> $found (Python $of_candidate) with $lock: $why" >&2
-echo "$found $lock"
+echo "$lock $found"
