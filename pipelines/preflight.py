@@ -16,7 +16,7 @@ from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.thresholds import check_settings
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import EMPTY
-from switchyard.components.ingest.scan import PEEK_ROWS, Scan, scan
+from switchyard.components.ingest.scan import Scan, scan
 from switchyard.components.ingest.sources import find_files
 from switchyard.components.ingest.texts import first_texts, text_columns
 from switchyard.components.metrics import trained_names
@@ -74,7 +74,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
         verdict = check_label_values(Path(checks.schema_path), config.label_name, found.label_counts, checks.on_anomaly)
         if not verdict.passed:
             raise DataGateError(verdict.message())
-    check_task(config, found.task, None if found.rows >= PEEK_ROWS else found.targets)
+    check_task(config, found.task, None if found.is_partial else found.targets)
     _check_class_weights(config, found)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
@@ -95,7 +95,7 @@ def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str |
     kept = champions_class()
     if kept not in counts:
         return None
-    is_certain = found.rows < PEEK_ROWS or min(counts.values()) < _SURELY_RARER * sum(counts.values())
+    is_certain = not found.is_partial or min(counts.values()) < _SURELY_RARER * sum(counts.values())
     rarer = ordered(sorted(counts), counts, None)[0][-1]
     return None if is_certain and kept == rarer else kept
 
@@ -122,7 +122,7 @@ def check_task(config: PipelineConfig, task: str, targets: Sequence[str] | None 
 
 def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
     """Checks class weights if all rows were read; else there may be more classes, and the training stage checks them."""
-    if found.rows < PEEK_ROWS or not TASKS[found.task].has_classes:
+    if not found.is_partial or not TASKS[found.task].has_classes:
         class_weights(config.trainer.hyperparameters.class_weights, found.classes, found.label_counts, config.label_name)
 
 

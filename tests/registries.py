@@ -1,5 +1,6 @@
 """Separate registries for tests that move aliases."""
 
+from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 
@@ -28,6 +29,15 @@ def small_bundle(folder, number):
     path.mkdir()
     (path / "MLmodel").write_text(f"artifact_path: model\nflavors: {{}}\nnumber: {number}\n")
     return path
+
+
+def bundle_with_images(folder, column):
+    """Writes of a bundle what it records about data with a column of images."""
+    place = folder / "artifacts" / "bundle" / "data"
+    place.mkdir(parents=True)
+    facts = {key: [] for key in ("files", "bad_row_samples", "empty_columns", "classes")}
+    facts |= {key: {} for key in ("columns", "missing", "rows", "class_counts")}
+    DatasetSummary(fingerprint="", bad_rows=0, label="b", task="regression", images={column: [8, 8, 3]}, **facts).save(str(place))
 
 
 def small_model(folder, number, **changes):

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from switchyard.components.bundle.model import training_data
 from switchyard.components.data import source
+from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import SwitchyardError, UserError, first_line
-from switchyard.components.ingest.sources import find_files, fingerprint
+from switchyard.components.ingest.csv_options import CsvOptions
+from switchyard.components.ingest.images import image_files
+from switchyard.components.ingest.sources import find_files, fingerprint, format_of
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking.manifest import MANIFEST, compared, own_digest
@@ -39,38 +43,51 @@ def check_version(client: Any, uri: str, name: str, version: str) -> list[Check]
         version: number of an existing version.
     """
     tags = client.get_model_version(name, version).tags
+    with tempfile.TemporaryDirectory(prefix="switchyard-verify-") as work:
+        found = _downloaded(client, uri, name, version, work)
+        of_files = list(_files(found, tags.get(model_registry.DIGEST))) if isinstance(found, Path) else [found]
+        of_data = _data(tags, _summary(found) if isinstance(found, Path) else None)
     return [
-        *_files(client, uri, name, version, tags.get(model_registry.DIGEST)),
-        _data(tags),
+        *of_files,
+        of_data,
         _run(client, client.get_model_version(name, version).run_id),
         _promotion(model_registry.moves(client, name), version),
     ]
 
 
-def _files(client: Any, uri: str, name: str, version: str, digest: str | None) -> Iterator[Check]:
+def _downloaded(client: Any, uri: str, name: str, version: str, work: str) -> Path | Check:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    with tempfile.TemporaryDirectory(prefix="switchyard-verify-") as work:
-        try:
-            place = client.get_model_version_download_uri(name, version)
-            folder = Path(download_artifacts(artifact_uri=place, dst_path=work, tracking_uri=uri))
-        except (MlflowException, OSError) as error:
-            yield Check("files", "changed", f"cannot be downloaded: {mask(first_line(error))}")
-            return
-        own = own_digest(folder)
-        if digest is None:
-            yield Check(MANIFEST, "unknown", "registered without a digest: train and register it again")
-        else:
-            yield Check(MANIFEST, "same" if own == digest else "changed", own or f"missing; registered as {digest}")
-        try:
-            for file, wrong in compared(folder):
-                yield Check(file, "changed" if wrong else "same", wrong or "digest of the manifest")
-        except UserError as error:
-            yield Check("files", "changed", first_line(error))
+    try:
+        place = client.get_model_version_download_uri(name, version)
+        return Path(download_artifacts(artifact_uri=place, dst_path=work, tracking_uri=uri))
+    except (MlflowException, OSError) as error:
+        return Check("files", "changed", f"cannot be downloaded: {mask(first_line(error))}")
 
 
-def _data(tags: Any) -> Check:
+def _files(folder: Path, digest: str | None) -> Iterator[Check]:
+    own = own_digest(folder)
+    if digest is None:
+        yield Check(MANIFEST, "unknown", "registered without a digest: train and register it again")
+    else:
+        yield Check(MANIFEST, "same" if own == digest else "changed", own or f"missing; registered as {digest}")
+    try:
+        for file, wrong in compared(folder):
+            yield Check(file, "changed" if wrong else "same", wrong or "digest of the manifest")
+    except UserError as error:
+        yield Check("files", "changed", first_line(error))
+
+
+def _summary(folder: Path) -> DatasetSummary | None:
+    """Returns what the bundle records about its data; None if that is missing or broken, which the check of the files reports."""
+    try:
+        return DatasetSummary.load(str(training_data(folder)))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _data(tags: Any, summary: DatasetSummary | None) -> Check:
     """Checks the training data where its files are still on this machine, or in a store that it reaches."""
     registered = tags.get(model_registry.DATA, "")
     try:
@@ -81,14 +98,22 @@ def _data(tags: Any) -> Check:
         return Check("data", "unknown", "its files are not recorded")
     listed = ", ".join(map(str, patterns))
     try:
-        together = fingerprint(find_files([str(p) for p in patterns]))
+        together = _fingerprint(find_files([str(p) for p in patterns]), summary)
         # Files of splits with paths of their own were read split by split.
-        each = fingerprint([f for p in patterns for f in find_files([str(p)])])
+        each = _fingerprint([f for p in patterns for f in find_files([str(p)])], summary)
     except (SwitchyardError, OSError) as error:
         return Check("data", "unknown", f"not at hand: {first_line(error)}")
     if registered in (together, each):
         return Check("data", "same", f"{registered} of {listed}")
     return Check("data", "changed", f"{listed}: {together}, was {registered}")
+
+
+def _fingerprint(files: Sequence[str], summary: DatasetSummary | None) -> str:
+    """Returns the fingerprint of data that ingest would record, see `data_fingerprint`."""
+    if not summary or not summary.images:
+        return fingerprint(files)
+    kinds = {f: format_of(f, "auto") for f in files}
+    return fingerprint([*files, *image_files(summary.images, kinds, CsvOptions.of(summary.csv), summary.missing_values)])
 
 
 def _run(client: Any, run_id: str | None) -> Check:

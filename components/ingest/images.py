@@ -86,16 +86,24 @@ def with_images(batch: pa.RecordBatch, images: Collection[str], file: str) -> pa
     return batch
 
 
-def image_files(spec: InputSpec, files: Iterable[str]) -> list[str]:
-    """Returns the files that columns of images name, sorted; those that do not exist or may not be read are left out."""
-    if not spec.images:
+def image_files(
+    images: Collection[str], kinds: Mapping[str, str], options: CsvOptions, missing: Sequence[str] | None = None
+) -> list[str]:
+    """Returns the files that columns of images name, sorted; those that do not exist or may not be read are left out.
+
+    Args:
+        images: the columns of images.
+        kinds: file -> its format.
+        options: dialect of the CSVs.
+        missing: texts that mean missing.
+    """
+    if not images:
         return []
     found: set[str] = set()
-    for file in files:
-        read = reader(format_of(file, spec.format), CsvOptions.of(spec.csv))
-        with closing(read(file, BadRows(_NO_LIMIT), spec.missing_values)) as batches:
+    for file, kind in kinds.items():
+        with closing(reader(kind, options)(file, BadRows(_NO_LIMIT), missing)) as batches:
             for batch in batches:
-                for name in (n for n in spec.images if n in batch.schema.names):
+                for name in (n for n in images if n in batch.schema.names):
                     texts = (_path(v) for v in batch.column(name).to_pylist())
                     found.update(_place(file, text) for text in texts if text is not None)
     return sorted(path for path in found if path and _exists(path))
@@ -104,7 +112,12 @@ def image_files(spec: InputSpec, files: Iterable[str]) -> list[str]:
 def data_fingerprint(spec: InputSpec) -> str:
     """Returns a SHA-256 of the input files and of the images that they name, see `fingerprint`."""
     files = [f for group in spec.files().values() for f in group]
-    return fingerprint([*files, *image_files(spec, files)])
+    return fingerprint([*files, *images_of_input(spec, files, spec.format)])
+
+
+def images_of_input(spec: InputSpec, files: Iterable[str], kind: str) -> list[str]:
+    """Returns the files that the columns of images of files of a format (`auto`: by name) name, see `image_files`."""
+    return image_files(spec.images, {f: format_of(f, kind) for f in files}, CsvOptions.of(spec.csv), spec.missing_values)
 
 
 def _with(batch: pa.RecordBatch, name: str, values: Sequence[bytes | None]) -> pa.RecordBatch:

@@ -139,6 +139,7 @@ class Scan:
         missing_keys: rows without a value of the `split_key`.
         notes: warnings about columns and values.
         targets: see `DatasetSummary.targets`; for a peek, possibly only the classes listed in the first rows.
+        is_partial: whether a peek ended before the last row.
     """
 
     task: str
@@ -151,6 +152,7 @@ class Scan:
     missing_keys: int = 0
     notes: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
+    is_partial: bool = False
 
 
 def read_batches(
@@ -269,7 +271,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
         UserError: no rows, a bad label, a column of an unusable type, or a configured column that does not exist.
     """
     spec = spec.with_folders()
-    seen = ColumnsSeen(spec, peek=peek)
+    seen, is_partial = ColumnsSeen(spec, peek=peek), False
     names = set(spec.folder_columns)
     added: set[str] = set()
     files = [f for group in spec.files().values() for f in group]
@@ -278,6 +280,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
             seen.add(file, batch)
             say(f"{seen.rows:,} rows read")
             if peek and seen.rows >= (PEEK_IMAGES if spec.images else PEEK_ROWS):
+                is_partial = True
                 break
     types, rows = seen.types, seen.rows
     if ambiguous := sorted(added & types.keys()):
@@ -286,7 +289,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
             f"if it is data, or exclude it: data.exclude: [{ambiguous[0]!r}]."
         )
     found = Scan("", [], types, {n: rows - c for n, c in seen.present.items()}, rows, missing_keys=seen.keyless)
-    found.targets = list(spec.targets)
+    found.targets, found.is_partial = list(spec.targets), is_partial
     if not peek or bad.count > bad.limit:
         bad.check()
     if not rows:
@@ -296,10 +299,10 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
         raise UserError(f"data: no rows in {', '.join(files[:3])}.{left_out}")
     _check_names(spec, names, files)
     found.notes += seen.check()
-    _check_weight(spec, found, peek)
+    _check_weight(spec, found)
     _check_sequences(spec, found)
     if spec.lists_classes:
-        found = _check_listed(spec, found, sorted(seen.listed), peek)
+        found = _check_listed(spec, found, sorted(seen.listed))
     else:
         check = _check_types if len(spec.labels) == 1 else _check_labels
         found = check(spec, found, seen.labels, peek)
@@ -355,7 +358,7 @@ def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
     return chosen
 
 
-def _check_weight(spec: InputSpec, found: Scan, peek: bool) -> None:
+def _check_weight(spec: InputSpec, found: Scan) -> None:
     """Raises UserError for sample weights in no column, or in one without numbers; the data gate checks the values."""
     name = spec.sample_weight
     if name is None:
@@ -366,7 +369,7 @@ def _check_weight(spec: InputSpec, found: Scan, peek: bool) -> None:
             f"trainer.sample_weight: unknown column {name!r}.{did_you_mean(name, columns)} Columns: {in_a_line(columns)}."
         )
     kind = found.types[name]
-    if kind.kind == EMPTY and peek and found.rows >= PEEK_ROWS:
+    if kind.kind == EMPTY and found.is_partial:
         return
     if kind.is_list or kind.kind not in (INTEGER, FLOAT):
         what = "lists" if kind.is_list else "no values" if kind.kind == EMPTY else f"values of type {kind.kind}"
@@ -375,10 +378,10 @@ def _check_weight(spec: InputSpec, found: Scan, peek: bool) -> None:
         )
 
 
-def _check_listed(spec: InputSpec, found: Scan, classes: list[str], peek: bool) -> Scan:
+def _check_listed(spec: InputSpec, found: Scan, classes: list[str]) -> Scan:
     """Checks the classes of a label column that lists them; each becomes a column of 0 and 1."""
     found.task, found.targets = spec.task, classes
-    if not peek or found.rows < PEEK_ROWS:
+    if not found.is_partial:
         check_classes(spec.label, classes, list(found.types))
     found.types |= {name: ColumnType(INTEGER) for name in classes}
     return found
@@ -397,7 +400,7 @@ def _check_labels(spec: InputSpec, found: Scan, labels: Mapping[str, LabelValues
     """Checks the label columns of a task that has several: numbers, or 0 and 1 if scores are probabilities."""
     found.task = spec.task
     for name, values in labels.items():
-        if not peek or found.rows < PEEK_ROWS:
+        if not found.is_partial:
             check_label(values, spec.task)
         if zero_or_one(spec.task):
             if others := [value for value in values.counts() if value not in ZERO_OR_ONE]:
@@ -436,7 +439,7 @@ def _check_types(spec: InputSpec, found: Scan, every: Mapping[str, LabelValues],
         raise UserError(
             f"{class_order.KEY}: a {found.task} task has no positive class, received {spec.positive_class!r}. Remove it."
         )
-    if peek and (found.rows >= PEEK_ROWS or found.task != "binary"):
+    if peek and (found.is_partial or found.task != "binary"):
         found.classes = list(labels.counts()) if TASKS[found.task].has_classes else []
         return found
     found.classes = check_label(labels, found.task)

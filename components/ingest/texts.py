@@ -11,7 +11,7 @@ from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import EMPTY, STRING
-from switchyard.components.ingest.scan import PEEK_ROWS, InputSpec, Scan, read_batches, scan
+from switchyard.components.ingest.scan import InputSpec, Scan, read_batches, scan
 from switchyard.components.ingest.typed import TypedColumns
 from switchyard.components.text.visible import in_a_line
 
@@ -34,7 +34,7 @@ def text_columns(spec: InputSpec, found: Scan, wanted: Collection[str]) -> list[
     columns = {n: t for n, t in found.types.items() if n not in others}
     texts = [n for n, t in columns.items() if t.kind == STRING and not t.is_list]
     # In the first rows only, a column may be empty.
-    possible = {*texts, *(n for n, t in columns.items() if t.kind == EMPTY and found.rows >= PEEK_ROWS)}
+    possible = {*texts, *(n for n, t in columns.items() if t.kind == EMPTY and found.is_partial)}
     for name in wanted:
         if name not in possible:
             raise UserError(

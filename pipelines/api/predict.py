@@ -16,9 +16,12 @@ import pandas as pd
 from rich.console import Console
 
 from switchyard.components import progress as progress_texts
-from switchyard.components.bundle.model import BundleModel
+from switchyard.components.bundle.model import BundleModel, training_data
+from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import ArgumentError, StageError
 from switchyard.components.failure import expected
+from switchyard.components.ingest.csv_options import CsvOptions
+from switchyard.components.ingest.images import image_files
 from switchyard.components.ingest.sources import fingerprint, format_of, list_files, listed
 from switchyard.components.process.full_disk import full_disk
 from switchyard.pipelines.api.model_argument import load_model, open_model
@@ -256,7 +259,10 @@ def _plan(folder: Path, kinds: dict[str, str], kind: str, wanted: _Files) -> str
     bundle = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         bundle.update(str(file.relative_to(folder)).encode() + file.read_bytes())
-    plan = {"model": bundle.hexdigest(), "input": fingerprint(kinds), "kinds": list(kinds.values())}
+    summary = DatasetSummary.load(str(training_data(folder)))
+    missing = (*summary.missing_values, *wanted.missing_values)
+    images = image_files(summary.images, kinds, CsvOptions.of(summary.csv), missing)
+    plan = {"model": bundle.hexdigest(), "input": fingerprint([*kinds, *images]), "kinds": list(kinds.values())}
     return json.dumps({**plan, "missing_values": wanted.missing_values, "output": kind})
 
 

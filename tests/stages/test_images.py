@@ -16,7 +16,7 @@ from PIL import Image
 from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
-from switchyard.components.ingest.images import data_fingerprint, image_files, with_images
+from switchyard.components.ingest.images import data_fingerprint, images_of_input, with_images
 from switchyard.components.ingest.readers import READERS
 from switchyard.components.ingest.scan import InputSpec, read_batches, scan
 from switchyard.components.serving import invocations
@@ -26,8 +26,12 @@ from switchyard.components.transform.preprocessing import preprocessing_fn
 from switchyard.components.values.conversion import fit_rows
 from switchyard.components.values.images import fault, pixels
 from switchyard.components.values.raw_features import RawFeature
+from switchyard.pipelines.api.predict import _Files, _plan
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
+from switchyard.pipelines.runners.local.last_run import settings_digest
+from switchyard.pipelines.workspace import Workspace
+from tests.registries import bundle_with_images
 
 SHAPE = (8, 6, 3)
 FEATURE = RawFeature("photo", "string", 1, meaning="text", missing=[""], is_bytes=True, image=SHAPE)
@@ -138,7 +142,7 @@ def test_no_path_leads_out_of_the_folder_of_the_data(photos):
     found, reasons = images_in(csv(photos, values))
     assert found == []
     assert len(reasons) == len(values)
-    assert image_files(spec(photos / "rows.csv"), [str(photos / "rows.csv")]) == []
+    assert images_of_input(spec(photos / "rows.csv"), [str(photos / "rows.csv")], "auto") == []
 
 
 def test_a_path_in_an_object_store_does_not_leave_its_folder():
@@ -156,12 +160,44 @@ def test_a_peek_reads_headers_only(photos):
     assert bad.count == 0
 
 
+def test_the_first_images_may_all_be_of_one_class(photos, monkeypatch):
+    monkeypatch.setattr("switchyard.components.ingest.scan.PEEK_IMAGES", 64)
+    pd.DataFrame({"photo": ["images/a.png"] * 100, "y": [0] * 70 + [1] * 30}).to_csv(photos / "rows.csv", index=False)
+    assert scan(spec(photos / "rows.csv"), BadRows(0), peek=True).is_partial
+    found = scan(spec(photos / "rows.csv"), BadRows(0))
+    assert (found.classes, found.is_partial) == ([0, 1], False)
+
+
 def test_a_changed_image_changes_the_datas_fingerprint(photos):
     path = csv(photos, ["images/a.png", "images/b.jpg", "images/none.png"])
     before = data_fingerprint(spec(path))
     assert data_fingerprint(spec(path)) == before
     (photos / "images" / "a.png").write_bytes(OTHER)
     assert data_fingerprint(spec(path)) != before
+
+
+def test_parts_of_predictions_are_not_resumed_with_a_changed_image(photos, tmp_path):
+    rows = csv(photos, ["images/a.png", "images/b.jpg"])
+    bundle_with_images(tmp_path / "model", "photo")
+    wanted = _Files((str(rows),), tmp_path / "out.csv", "auto", (), None, (), fresh=False)
+    before = _plan(tmp_path / "model", {str(rows): "csv"}, "csv", wanted)
+    assert _plan(tmp_path / "model", {str(rows): "csv"}, "csv", wanted) == before
+    (photos / "images" / "a.png").write_bytes(OTHER)
+    assert _plan(tmp_path / "model", {str(rows): "csv"}, "csv", wanted) != before
+
+
+def test_a_run_with_a_changed_image_in_the_serving_sample_is_not_the_last_one(photos, tmp_path):
+    rows, sample = csv(photos, ["images/a.png", "images/b.jpg"]), photos / "served.jsonl"
+    sample.write_text(json.dumps({"photo": "images/c.png"}))
+    (photos / "images" / "c.png").write_bytes(PNG)
+    data = {"path": str(rows), "format": "csv", "columns": {"photo": {"type": "image", "size": [8, 6]}}}
+    document = {"name": "x", "data": data, "label": "y", "validation": {"serving_sample": str(sample)}, "task": "binary"}
+    config = load_config(None, document=document)
+    before = settings_digest(config, Workspace(tmp_path / "w"))
+    assert settings_digest(config, Workspace(tmp_path / "w")) == before
+    (photos / "images" / "c.png").write_bytes(OTHER)
+    assert settings_digest(config, Workspace(tmp_path / "w")) != before
+    assert photos / "images" / "c.png" in [f for _, _, files in local_inputs(config) for f in files]
 
 
 def test_pixels_are_those_of_tensorflows_decoder_resized():

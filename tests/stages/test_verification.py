@@ -11,9 +11,9 @@ from switchyard.components.data import source
 from switchyard.components.ingest.sources import fingerprint
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import write_manifest
-from switchyard.components.tracking.model_registry import register_model
+from switchyard.components.tracking.model_registry import DATA, register_model
 from switchyard.pipelines.commands.models import verify
-from tests.registries import described, small_bundle
+from tests.registries import bundle_with_images, described, small_bundle
 
 
 @pytest.fixture
@@ -64,6 +64,18 @@ def test_a_manifest_rewritten_with_the_files_is_not_the_registered_one(registere
     (folder / "weights").write_bytes(b"other")
     write_manifest(folder)
     assert outcomes(uri)["manifest.json"] == "changed"
+
+
+def test_an_image_that_the_data_name_is_part_of_the_data(tmp_path, registered):
+    uri, folder, data = registered
+    data.write_text("a,b\nx.png,2\n")
+    (tmp_path / "x.png").write_bytes(b"one")
+    bundle_with_images(folder, "a")
+    client = tracking.client(uri)
+    client.set_model_version_tag("m", "1", DATA, fingerprint([str(data), str(tmp_path / "x.png")]))
+    assert outcomes(uri)["data"] == "same"
+    (tmp_path / "x.png").write_bytes(b"two")
+    assert outcomes(uri)["data"] == "changed"
 
 
 def test_data_that_is_gone_is_unknown_and_no_failure(registered):

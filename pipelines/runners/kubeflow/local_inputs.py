@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from switchyard.components.ingest.images import image_files
+from switchyard.components.ingest.images import images_of_input
 from switchyard.components.ingest.layout import fixed_part
 from switchyard.components.ingest.sources import find_files, is_local, remote_size
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -20,18 +20,18 @@ def local_inputs(config: PipelineConfig) -> list[tuple[str, Path, list[Path]]]:
     Raises:
         UserError: a pattern matches nothing.
     """
-    named = _of_ingest(config)
+    named = [(key, pattern, config.data.format) for key, pattern in _of_ingest(config)]
     if config.validation.serving_sample:
-        named.append(("validation.serving_sample", config.validation.serving_sample))
+        named.append(("validation.serving_sample", config.validation.serving_sample, "auto"))
     return [
-        (f"{key}: {pattern}", _folder(pattern), [Path(f) for f in _with_images(config, find_files([pattern], key))])
-        for key, pattern in named
+        (f"{key}: {pattern}", _folder(pattern), [Path(f) for f in _with_images(config, find_files([pattern], key), kind)])
+        for key, pattern, kind in named
         if is_local(pattern) and not _is_mounted(pattern, config)
     ]
 
 
-def _with_images(config: PipelineConfig, files: list[str]) -> list[str]:
-    return [*files, *image_files(input_spec(config), files)]
+def _with_images(config: PipelineConfig, files: list[str], kind: str) -> list[str]:
+    return [*files, *images_of_input(input_spec(config), files, kind)]
 
 
 def remote_bytes(config: PipelineConfig) -> int | None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from switchyard.components.data.summary import DatasetSummary
-from switchyard.components.ingest.images import data_fingerprint
+from switchyard.components.ingest.images import data_fingerprint, images_of_input
 from switchyard.components.ingest.sources import find_files, fingerprint
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import aliases
@@ -81,10 +81,15 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
         "tokenizer": asdict(tokenizer) if tokenizer else None,
         "evaluation": evaluation_settings(config, workspace.code).model_dump(mode="json"),
         "schema": fingerprint([schema]) if schema else None,
-        "sample": fingerprint(find_files([sample], "validation.serving_sample")) if sample else None,
+        "sample": _sample_fingerprint(config, sample) if sample else None,
     }
     text = workspace.neutral(json.dumps(given, sort_keys=True, default=str))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sample_fingerprint(config: PipelineConfig, sample: str) -> str:
+    files = find_files([sample], "validation.serving_sample")
+    return fingerprint([*files, *images_of_input(input_spec(config), files, "auto")])
 
 
 def match(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRun | None:
