@@ -22,8 +22,8 @@ HOOKS: dict[str, tuple[str, ...]] = {
 }
 
 
-# The names of the metrics that trainers report themselves.
-TAKEN = frozenset({"loss", *(name.removeprefix("val_") for name in trained_names())})
+# The names that a training reports itself.
+TAKEN = frozenset({"loss", "steps", "best_epoch", "best_val_loss", *(name.removeprefix("val_") for name in trained_names())})
 
 
 @dataclass(frozen=True)

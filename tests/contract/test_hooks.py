@@ -218,6 +218,27 @@ def test_a_metric_of_the_users_own_that_is_no_number_is_refused(trainer, togethe
         trainer().train(request, no_report)
 
 
+def test_a_keras_metric_without_weights_is_refused(make):
+    import keras
+
+    from switchyard.components.training.tensorflow.metrics import metrics
+
+    class Rows(keras.metrics.Sum):
+        def update_state(self, y_true, y_pred):
+            return super().update_state(y_pred)
+
+    with pytest.raises(UserError, match="update_state of the metric 'rows' has no parameter sample_weight; add"):
+        metrics(make(hooks=Hooks(build_metrics=lambda spec: {"rows": Rows()})))
+    made = metrics(make(hooks=Hooks(build_metrics=lambda spec: {"rows": keras.metrics.Sum()})))
+    assert made[-1].name == "rows"
+
+
+@pytest.mark.parametrize("name", ["loss", "auc", "val_auc", "steps", "best_epoch", "val_mine", "a metric", "1"])
+def test_a_name_that_a_training_reports_itself_is_no_name_for_a_metric(name):
+    with pytest.raises(UserError, match=f"build_metrics: {name!r} is no name for a metric; use letters"):
+        Hooks(build_metrics=lambda spec: {name: 1.0}).metrics(None, float)
+
+
 def broken(*arguments):
     raise ValueError("nothing")
 

@@ -53,3 +53,11 @@ def test_rows_of_weight_0_do_not_count_in_the_users_metrics(at_once, tmp_path, m
         assert metrics.result()["distance"] == pytest.approx(float(distances[weights > 0].mean()), abs=1e-6)
         metrics.add(torch.rand(8), output[-1], labels[-1], weights[-1])
         distances, weights = distances[-1], weights[-1]
+
+
+def test_a_metric_of_the_users_may_have_the_name_of_a_method_of_a_module(tmp_path):
+    own = Hooks(build_metrics=lambda spec: {"type": torchmetrics.MeanAbsoluteError()})
+    metrics = Metrics(request([examples("regression", 8, 0)] * 2, tmp_path, "regression", hooks=own), prefix="")
+    metrics.add(torch.rand(8), torch.ones(8, 1), torch.zeros(8))
+    assert metrics.to("cpu").result()["type"] == 1.0
+    assert len(list(metrics.modules())) > 3, "all of them move to a device"

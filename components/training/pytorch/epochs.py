@@ -129,6 +129,7 @@ class Checkpoints(TorchCheckpointIO):
         self._temporary: Path | None = None
         self._state: Any = None
         self._pinned: list[torch.Tensor] = []
+        self._pinned_bytes = 0
         self._loadable = False
 
     def save(self, trainer: Any, ledger: TrainingLedger, *, first: bool) -> None:
@@ -150,17 +151,18 @@ class Checkpoints(TorchCheckpointIO):
         # `build_model` makes the module anew; what its `save_hyperparameters` keeps, such as the spec, needs pickle.
         state = {key: value for key, value in checkpoint.items() if key not in _HPARAMS}
         free = iter(self._pinned)
-        self._pinned = []
+        self._pinned, self._pinned_bytes = [], 0
         self._state = apply_to_collection(state, torch.Tensor, lambda tensor: self._copy(tensor.detach(), free))
 
     def _copy(self, tensor: torch.Tensor, free: Iterator[torch.Tensor]) -> torch.Tensor:
         """Copies a tensor; from a GPU to pinned memory, the next `free` if it fits, in the order of its work, without waiting."""
-        if not tensor.is_cuda or sum(t.nbytes for t in self._pinned) + tensor.nbytes > _PINNED_BYTES:
+        if not tensor.is_cuda or self._pinned_bytes + tensor.nbytes > _PINNED_BYTES:
             return tensor.to("cpu", copy=True)
         pinned = next(free, None)
         if pinned is None or (pinned.shape, pinned.dtype) != (tensor.shape, tensor.dtype):
             pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         self._pinned.append(pinned)
+        self._pinned_bytes += tensor.nbytes
         return pinned.copy_(tensor, non_blocking=True)
 
     def _write(self, state: Any, copied: torch.cuda.Event | None, temporary: Path, path: Path, ledger: TrainingLedger) -> None:

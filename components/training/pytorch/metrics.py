@@ -123,7 +123,9 @@ class Metrics(nn.Module):
         self._loss = f"{prefix}loss"
         own = request.hooks.metrics(spec, torchmetrics.Metric)
         self._own = {f"{prefix}{name}" for name in own}
-        self.metrics = nn.ModuleDict({**metrics, **{f"{prefix}{name}": metric for name, metric in own.items()}})
+        self.metrics = {**metrics, **{f"{prefix}{name}": metric for name, metric in own.items()}}
+        # No ModuleDict, which refuses names of its own methods: a metric of the user's may be called `type`.
+        self._moved = nn.ModuleList(self.metrics.values())
 
     def add(self, losses: torch.Tensor, output: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> None:
         """Adds one batch.

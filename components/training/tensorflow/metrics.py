@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
 
+from switchyard.components.errors import UserError
 from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION, TASKS
 from switchyard.components.training.contract import TrainRequest
 
@@ -39,10 +41,21 @@ def metrics(request: TrainRequest) -> list[Any]:
 
 
 class _OwnMetric(keras.metrics.Metric):
-    """A metric of the user's, which receives predictions in place of logits and weighs all rows of a weight above 0 the same."""
+    """A metric of the user's, which receives predictions in place of logits and weighs all rows of a weight above 0 the same.
+
+    Raises:
+        UserError: the metric's `update_state` does not take weights.
+    """
 
     def __init__(self, name: str, metric: keras.metrics.Metric, request: TrainRequest) -> None:
         super().__init__(name=name)
+        # Rows of weight 0 and padding of workers do not count.
+        parameters = inspect.signature(metric.update_state).parameters.values()
+        if not any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters):
+            raise UserError(
+                f"trainer.model: build_metrics: update_state of the metric {name!r} has no parameter sample_weight; add "
+                "sample_weight=None, and weigh the rows by it if it is not None"
+            )
         task = TASKS[request.spec.task]
         self._metric, self._request = metric, request
         self._label = "int64" if task.has_probabilities else "float32"
