@@ -43,7 +43,7 @@ class ColumnConfig(Section):
             raise ValueError("a sequence needs a length, for example {type: sequence, length: 32}")
         for kind, keys in {"image": {"size", "channels"}, "sequence": {"length", "keep"}}.items():
             if self.type != kind and (given := sorted(self.model_fields_set & keys)):
-                raise ValueError(f"{given[0]} describes the type {kind}, and the type is {self.type}; remove it")
+                raise ValueError(f"{given[0]}: describes the type {kind}, and the type is {self.type}; remove it")
         return self
 
     @property

@@ -304,11 +304,18 @@ class PipelineConfig(Section):
             if found := [what for what, names in others.items() if name in names]:
                 kind = self.data.columns[name].type
                 raise ValueError(f"data.columns: {name!r} has the type {kind} and is {found[0]}; name another column for one")
+            if any(name in group for group in self.evaluation.slices):
+                raise ValueError(
+                    f"evaluation.slices: {name!r} has the type {self.data.columns[name].type}, so it has no value to slice by; "
+                    "remove it"
+                )
 
     def _check_weight(self) -> None:
         weight = self.trainer.sample_weight
-        if not weight:
+        if weight is None:
             return
+        if not weight:
+            raise ValueError("trainer.sample_weight: is empty; name a column, or remove it")
         if weight in (*self.labels, *self.data.exclude):
             what = "is the label" if weight in self.labels else "is listed in data.exclude"
             raise ValueError(f"trainer.sample_weight: the column {weight!r} {what}; name a column of its own")

@@ -88,9 +88,12 @@ def test_csv_options_are_refused_without_a_csv(tmp_path):
         ("data.csv.encoding=base64", "'base64' is not a text encoding"),
         ("data.columns={x: {type: date}}", "data.columns.x.type: must be 'number', 'text', 'image' or 'sequence'"),
         ("data.columns={x: {type: image}}", "data.columns.x: an image needs a size: [height, width] in pixels"),
-        ("data.columns={x: {type: text, size: [8, 8]}}", "size describes the type image, and the type is text"),
+        ("data.columns={x: {type: text, size: [8, 8]}}", "data.columns.x.size: describes the type image, and the type is text"),
         ("data.columns={x: {type: sequence}}", "data.columns.x: a sequence needs a length"),
-        ("data.columns={x: {type: number, length: 8}}", "length describes the type sequence, and the type is number"),
+        (
+            "data.columns={x: {type: number, length: 8}}",
+            "data.columns.x.length: describes the type sequence, and",
+        ),
         ("data.columns={y: {type: sequence, length: 8}}", "data.columns: 'y' has the type sequence and is the label"),
         ("data.columns={x: {type: image, size: [8]}}", "data.columns.x.size"),
         ("data.columns={x: {type: image, size: [0, 8]}}", "data.columns.x.size.0"),
@@ -102,3 +105,13 @@ def test_an_invalid_option_is_refused_by_its_key(override, message):
     with pytest.raises(UserError) as refused:
         load_config(None, document={"name": "x", "data": {"path": "a.csv"}, "label": "y"}, overrides=[override])
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "column", [{"type": "image", "size": [8, 8]}, {"type": "sequence", "length": 8}], ids=lambda c: c["type"]
+)
+def test_images_and_sequences_are_no_slices(column):
+    document = {"name": "x", "data": {"path": "a.csv", "columns": {"x": column}}, "label": "y"}
+    load_config(None, document={**document, "evaluation": {"slices": ["z"]}})
+    with pytest.raises(UserError, match=r"evaluation\.slices: 'x' has the type .*, so it has no value to slice by; remove it"):
+        load_config(None, document={**document, "evaluation": {"slices": [["z", "x"]]}})

@@ -29,6 +29,7 @@ OUTPUTS = {task: outputs for task, outputs in TASKS.items() if task != "ranking"
         ("y", {}, r"trainer\.sample_weight: the column 'y' is the label; name a column of its own"),
         ("w", {"exclude": ["w"]}, r"trainer\.sample_weight: the column 'w' is listed in data\.exclude"),
         ("w", {"columns": {"w": {"type": "text"}}}, r"trainer\.sample_weight: data\.columns declares 'w' as text"),
+        ("", {}, r"trainer\.sample_weight: is empty; name a column, or remove it"),
         ("weight", {}, r"trainer\.sample_weight: unknown column 'weight'\..*Columns: "),
         ("word", {}, r"trainer\.sample_weight: 'word' holds values of type string, a weight is a number; name another column"),
         ("count", {}, r"trainer\.sample_weight: 'count' holds no values, a weight is a number; name another column"),
