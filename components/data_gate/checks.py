@@ -29,6 +29,7 @@ class Checks:
         split -> TFDV's anomalies against the schema.
         labels: the label columns.
         weight: name of the column of the sample weights, or empty.
+        uncompared: columns that may be in the current or in the champion's data alone, see `uncompared_columns`.
         ordered: columns by which the rows are sorted, see `growth.ordered`.
         settings: the data gate's settings.
         independent: share of independent rows: with a split key, rows of one key count as one.
@@ -52,13 +53,14 @@ class Checks:
     previous: Statistics | None = None
     served: Statistics | None = None
     weight: str = ""
+    uncompared: set[str] = field(default_factory=set)
 
     def findings(self) -> tuple[list[Finding], list[Distance]]:
         """Returns the findings of every check, unmerged, and all distances."""
         train = self.statistics["train"]
         found = [f for split in self.statistics for f in self._schemas(split)]
         if self.champions:
-            found += column_findings(train, self.champions, "train", self.settings, set(), self.known)
+            found += column_findings(train, self.champions, "train", self.settings, self.uncompared, self.known)
         found += self._skewed_columns()
         measured = self._distances()
         for check in (DRIFT, SKEW, SPLITS):

@@ -9,6 +9,7 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.anomalies import action_for
 from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.findings import CHAMPION, WARNING, Finding, remedy_for
+from switchyard.components.ingest.class_lists import lists_classes
 
 # The anomaly that `drift.column_findings` reports for a column of another type.
 _TYPE = "another type"
@@ -29,6 +30,18 @@ def with_comparability(
 
     kept = [f for f in findings if not settled(f)]
     return [*kept, *comparability_findings(baseline, summary.held_out, settings)]
+
+
+def uncompared_columns(champions: DatasetSummary, summary: DatasetSummary) -> set[str]:
+    """Returns columns in one of the data sets alone that no model reads: classes that a label column lists, sample weights.
+
+    Models with other classes are not compared, which the evaluation reports; it is no fault of the data either.
+    """
+    found: set[str] = set()
+    for mine, other in ((champions, summary), (summary, champions)):
+        listed = mine.targets if lists_classes(mine.task, mine.label, mine.targets) else []
+        found |= {*listed, *filter(None, [mine.sample_weight])} - other.columns.keys()
+    return found
 
 
 def _takes(baseline: BaselineContents, column: str, settings: DataGateSettings) -> bool:

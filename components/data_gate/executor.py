@@ -19,7 +19,7 @@ from switchyard.components.bundle.model import training_data
 from switchyard.components.data.schema import environment_of
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.checks import Checks
-from switchyard.components.data_gate.comparability import with_comparability
+from switchyard.components.data_gate.comparability import uncompared_columns, with_comparability
 from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.findings import FILE, Verdict, merged
 from switchyard.components.data_gate.growth import ordered
@@ -96,6 +96,7 @@ class Gate:
             anomalies={split: self._anomalies(split, found) for split, found in self.statistics.items()},
             labels=set(summary.labels),
             weight=summary.sample_weight,
+            uncompared=uncompared_columns(champions, summary) if champions else set(),
             ordered=ordered(rows),
             settings=self._settings,
             independent=summary.independent,

@@ -11,6 +11,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate import leakage
 from switchyard.components.data_gate.anomalies import schema_findings
+from switchyard.components.data_gate.comparability import uncompared_columns
 from switchyard.components.data_gate.config import AnomalyActions, DataGateSettings, DriftConfig
 from switchyard.components.data_gate.drift import column_findings, distance_findings, distances
 from switchyard.components.data_gate.leakage import leakage_findings
@@ -123,6 +124,20 @@ def test_missing_new_and_retyped_columns_are_anomalies():
         ("new", "new column", "warn"),
         ("t", "another type", "fail"),
     }
+
+
+def test_listed_classes_and_sample_weights_may_come_and_go():
+    now, before = frame(rock=1, jazz=0), frame(rock=1, polka=0, importance=1.0, gone=1.0)
+    facts = {"task": "multilabel", "label": "genres", "classes": [0, 1]}
+    mine = summary(**facts, columns=dict.fromkeys(now, "float"), targets=["jazz", "rock"])
+    theirs = summary(**facts, columns=dict.fromkeys(before, "float"), targets=["polka", "rock"], sample_weight="importance")
+    uncompared = uncompared_columns(theirs, mine)
+    assert uncompared == {"jazz", "polka", "importance"}
+    found = column_findings(statistics(now), statistics(before), "train", DataGateSettings(), uncompared)
+    assert [(f.feature, f.anomaly) for f in found] == [("gone", "column is gone")]
+    columns = {**facts, "label": "polka, rock"}
+    several = summary(**columns, columns=dict.fromkeys(before, "float"), targets=["polka", "rock"])
+    assert uncompared_columns(several, mine) == {"jazz"}
 
 
 def summary(**changes):
