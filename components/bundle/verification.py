@@ -20,6 +20,7 @@ from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking.manifest import MANIFEST, compared, own_digest
 from switchyard.components.tracking.mlflow_errors import is_refusal
+from switchyard.components.tracking.version_download import check_source
 
 Outcome = Literal["same", "changed", "unknown"]
 
@@ -61,8 +62,9 @@ def _downloaded(client: Any, uri: str, name: str, version: str, work: str) -> Pa
 
     try:
         place = client.get_model_version_download_uri(name, version)
+        check_source(place)
         return Path(download_artifacts(artifact_uri=place, dst_path=work, tracking_uri=uri))
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, UserError) as error:
         return Check("files", "changed", f"cannot be downloaded: {mask(first_line(error))}")
 
 

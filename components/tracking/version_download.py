@@ -19,10 +19,11 @@ def registered_digest(client: Any, name: str, version: str) -> str | None:
     return found
 
 
-def _local(source: str) -> Path | None:
-    """Returns the folder that a version is copied from, if it is on this machine."""
+def check_source(source: str) -> None:
+    """Raises UserError for a link or another special file in the folder that a version is copied from, if it is local."""
     address = urlsplit(source)
-    return Path(unquote(address.path)) if address.scheme in ("", "file") else None
+    if address.scheme in ("", "file"):
+        check_regular(Path(unquote(address.path)))
 
 
 def download_version(client: Any, uri: str, name: str, version: str, target: Path, *, trust: bool = False) -> str | None:
@@ -48,8 +49,7 @@ def download_version(client: Any, uri: str, name: str, version: str, target: Pat
             "it again; serve, predict, drift and deploy accept it with --trust."
         )
     source = client.get_model_version_download_uri(name, version)
-    if local := _local(source):
-        check_regular(local)
+    check_source(source)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         # The downloaded folder is named like the last part of the source.
         shutil.move(download_artifacts(artifact_uri=source, dst_path=work, tracking_uri=uri), target)

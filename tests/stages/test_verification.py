@@ -78,6 +78,14 @@ def test_an_image_that_the_data_name_is_part_of_the_data(tmp_path, registered):
     assert outcomes(uri)["data"] == "changed"
 
 
+def test_a_link_in_the_registered_files_is_not_followed(registered):
+    uri, folder, _ = registered
+    (folder / "endless").symlink_to("/dev/zero")
+    [check] = [c for c in check_version(tracking.client(uri), uri, "m", "1") if c.what == "files"]
+    assert check.outcome == "changed"
+    assert "endless" in check.found
+
+
 def test_data_that_is_gone_is_unknown_and_no_failure(registered):
     uri, _, data = registered
     data.unlink()
