@@ -28,7 +28,7 @@ from switchyard.components.training.config import TrainerSettings, is_code
 from switchyard.components.training.hooks import check_hooks
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
-from switchyard.components.training.trainers import boosts_trees, check_installed
+from switchyard.components.training.trainers import boosts_trees
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 from switchyard.components.user_code.loading import load_function, snapshot_file, split_reference
 from switchyard.components.user_code.tokenizer import Tokenizer
@@ -54,11 +54,9 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
         champions_class: looks up the champion's positive class in the registry; called only if needed.
 
     Raises:
-        UserError: files do not exist, code is no Python, columns do not fit the config, or an extra is not installed.
+        UserError: files do not exist, code is no Python, or columns do not fit the config.
         DataGateError: the label has values that the reviewed schema lacks.
     """
-    for framework in config.trainer.frameworks:
-        check_installed(framework)
     check_code(config, store)
     found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
     columns = [n for n, t in found.types.items() if t.kind != EMPTY]

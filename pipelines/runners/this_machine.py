@@ -20,7 +20,7 @@ from rich.console import Console
 
 from switchyard.components.errors import CancelledError, DataGateError, SwitchyardError, UserError
 from switchyard.components.import_order import without_other_frameworks
-from switchyard.components.training.trainers import TRAINERS
+from switchyard.components.training.trainers import TRAINERS, check_installed
 from switchyard.components.training.workers.training_process import STAGES_OWN, TrainingServers
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import trainer_settings
@@ -127,6 +127,7 @@ class MachineRunner(Runner[Program]):
     def _check_inputs(self, config: PipelineConfig) -> PipelineConfig:
         """Checks config and data before the frameworks are imported, so that most errors appear within a second."""
         with self._nothing_left_when_refused(), quiet(self._logs / "runner.log"):
+            self._check_extras(config)
             checked = check_inputs(config, self._workspace.code, champions_class(config, self._workspace))
             if checked.positive_class != config.positive_class:
                 self._display.say(
@@ -135,6 +136,11 @@ class MachineRunner(Runner[Program]):
                     "choose another",
                 )
             return checked
+
+    def _check_extras(self, config: PipelineConfig) -> None:
+        """Raises UserError if an extra that the run needs is not installed; what is compiled for a cluster needs its image's."""
+        for framework in config.trainer.frameworks:
+            check_installed(framework)
 
     def _check_environment(self, config: PipelineConfig) -> StageProcesses:
         """Returns the stage processes after the first one has checked the user's code and the devices."""

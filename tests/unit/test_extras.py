@@ -1,6 +1,9 @@
 """An extra that is not installed is an error that names it, before anything starts; `find_spec` is replaced."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from switchyard.components.errors import UserError
 from switchyard.components.training import trainers
@@ -9,6 +12,9 @@ from switchyard.pipelines.preflight import check_inputs
 from switchyard.pipelines.runners.kubeflow import extra
 from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline
+from switchyard.pipelines.runners.kubeflow.local.runner import KfpLocalRunner
+from switchyard.pipelines.runners.local.runner import LocalRunner
+from switchyard.pipelines.workspace import Workspace
 
 
 @pytest.mark.parametrize(
@@ -22,10 +28,28 @@ def test_without_kfps_sdk_what_needs_it_names_the_extra(use, monkeypatch):
         use()
 
 
-def test_a_run_with_lightgbm_is_refused_before_its_data_are_read(monkeypatch, tmp_path):
+@pytest.fixture
+def config(tmp_path):
     file = tmp_path / "p.yaml"
-    file.write_text("name: n\ndata: {path: missing.csv}\nlabel: y\ntrainer: {framework: lightgbm}\n")
-    config = load_config(file)
+    file.write_text("name: n\ndata: {path: d.csv}\nlabel: y\ntrainer: {framework: lightgbm}\n")
+    return load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("runner", "module", "message"),
+    [
+        (LocalRunner, trainers.importlib.util, r"lightgbm is not installed; .*pip install 'switchyard\[lightgbm\]'"),
+        (KfpLocalRunner, extra, r"kfp and kfp_server_api not installed.*pip install 'switchyard\[kubeflow\]'"),
+    ],
+)
+def test_a_run_is_refused_before_its_data_are_read_and_leaves_nothing(runner, module, message, config, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=message):
+        runner(Workspace(tmp_path / "w"), Console(file=io.StringIO())).check(config)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_pipeline_is_compiled_without_the_framework_that_its_image_has(config, monkeypatch, tmp_path):
+    (tmp_path / "d.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(20)))
     monkeypatch.setattr(trainers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"lightgbm is not installed; .*pip install 'switchyard\[lightgbm\]'"):
-        check_inputs(config, tmp_path)
+    assert check_inputs(config, tmp_path).task == "binary"

@@ -42,10 +42,9 @@ class KfpLocalRunner(MachineRunner[CompiledForKubeflow]):
     name = "kfp-local"
     _also_preloaded = PRELOADED
 
-    def check(self, config: PipelineConfig) -> PipelineConfig:
-        """See Runner."""
+    def _check_extras(self, config: PipelineConfig) -> None:
         require_kfp()
-        return super().check(config)
+        super()._check_extras(config)
 
     def _compile(self, config: PipelineConfig) -> CompiledPipeline[CompiledForKubeflow]:
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
