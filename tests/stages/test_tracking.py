@@ -174,6 +174,8 @@ def test_a_runs_name_says_what_differs_from_the_pipelines_last_run(tmp_path):
     client.create_run(experiment, tags={**tags, "switchyard.pipeline": "other"})
 
     assert run_name(uri, experiment, first) == "p pytorch"
+    with_new_key = {**first, "params": {**params, "trainer.sample_weight": "null"}}
+    assert run_name(uri, experiment, with_new_key) == "p pytorch", "a key that a later version added, and nothing sets"
     without = {k: v for k, v in params.items() if k != "split.eval"}
     changed = {**first, "params": {**without, "learning_rate": 0.01, "evaluation.slices": "[['a long column']]"}}
     assert run_name(uri, experiment, changed) == (

@@ -17,6 +17,8 @@ _FOLDERS = re.compile(r"""[^\s"',\[\]{}]*/(?=[^\s"',\[\]{}])""")
 _STORED = 6000
 # Of MLflow's column; a longer name is an error in PostgreSQL and MySQL.
 _LENGTH = 250
+# A key without a value: a version that does not have the key differs in nothing.
+_UNSET = "null"
 
 
 def run_name(uri: str, experiment_id: str, record: Mapping[str, Any], own: str | None = None) -> str:
@@ -41,8 +43,8 @@ def run_name(uri: str, experiment_id: str, record: Mapping[str, Any], own: str |
     before = found[0].data.params
     changed = [f"{_short(k)} {_short_value(v)}" for k, v in params.items() if k in before and before[k] != v]
     if "name" in before:  # a run of an earlier version has no settings
-        changed += [f"{_short(k)} {_short_value(v)}" for k, v in params.items() if k not in before]
-        changed += [f"without {_short(k)}" for k in before if k not in params and k != "trainer"]
+        changed += [f"{_short(k)} {_short_value(v)}" for k, v in params.items() if k not in before and v != _UNSET]
+        changed += [f"without {_short(k)}" for k in before if k not in params and k != "trainer" and before[k] != _UNSET]
     if not changed:
         return name
     more = f" and {len(changed) - _MOST_CHANGES} more" if len(changed) > _MOST_CHANGES else ""
