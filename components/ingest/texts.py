@@ -6,6 +6,7 @@ from collections.abc import Collection
 from contextlib import closing
 
 import numpy as np
+import pyarrow as pa
 
 from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError, did_you_mean
@@ -58,12 +59,18 @@ def first_texts(spec: InputSpec, wanted: Collection[str]) -> list[tuple[FeatureS
     spec = spec.with_folders()
     found = scan(spec, BadRows(_NO_LIMIT), peek=True)
     typed = TypedColumns(found.types, spec.missing_values or (), (*spec.labels, *spec.images))
-    [file, *_] = [f for group in spec.files().values() for f in group]
-    with closing(read_batches(spec, file, BadRows(_NO_LIMIT), decode=False)) as batches:
-        rows = typed.convert(next(batches).slice(0, _ROWS))
+    rows = typed.convert(_first_rows(spec))
     texts = []
     for name in text_columns(spec, found, wanted):
         values = rows.column(name).to_pylist() if name in rows.schema.names else [None] * rows.num_rows
         array = np.array([value[0] if value else b"" for value in values], dtype=object)[:, np.newaxis]
         texts.append((FeatureSpec(name, "bytes" if name in typed.bytes_columns else "string", (1,)), array))
     return texts
+
+
+def _first_rows(spec: InputSpec) -> pa.RecordBatch:
+    for file in (f for group in spec.files().values() for f in group):
+        with closing(read_batches(spec, file, BadRows(_NO_LIMIT), decode=False)) as batches:
+            for batch in batches:
+                return batch.slice(0, _ROWS)
+    raise UserError("data: it has no rows; it changed during the check. Run again.")

@@ -21,6 +21,7 @@ from switchyard.components.errors import StageError, UserError
 from switchyard.components.failure import expected as expected_failure
 from switchyard.components.infra_validation.check import check
 from switchyard.components.infra_validation.server_process import server_process
+from switchyard.components.ingest.texts import first_texts
 from switchyard.components.prediction.files import predict_batch
 from switchyard.components.tracking.manifest import FORMAT, write_manifest
 from switchyard.components.training.columns import FILE, features_json
@@ -29,6 +30,7 @@ from switchyard.components.transform.columns import WriteColumns, feature_specs,
 from switchyard.components.user_code.loading import UserCode
 from switchyard.components.user_code.tokenizer import RefusedRowsError, Tokenizer, load_tokenizer, save_sample, tokenizer_outputs
 from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.stage_settings import input_spec
 from switchyard.pipelines.preflight import check_environment, check_inputs
 
 TEXT = FeatureSpec("review", "string", (1,))
@@ -274,6 +276,14 @@ def test_a_mistake_is_found_by_the_check_before_the_run(expression, why, tmp_pat
     document = {"name": "x", "data": {"path": str(tmp_path / "d.csv")}, "label": "y", "tokenizer": str(tmp_path / "words.py")}
     with pytest.raises(UserError, match=why):
         check_environment((load_config(None, document=document), tmp_path / "store"))
+
+
+def test_the_first_rows_may_be_in_the_second_file(tmp_path):
+    (tmp_path / "a.csv").write_text("review,y\n")
+    pd.DataFrame({"review": ["a", "bcd"] * 20, "y": [0, 1] * 20}).to_csv(tmp_path / "b.csv", index=False)
+    document = {"name": "x", "data": {"path": str(tmp_path / "*.csv")}, "label": "y"}
+    [(feature, values)] = first_texts(input_spec(load_config(None, document=document)), [])
+    assert (feature.name, values.shape, values[1, 0]) == ("review", (40, 1), b"bcd")
 
 
 @pytest.mark.parametrize(
