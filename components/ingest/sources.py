@@ -285,7 +285,11 @@ class _Raw(io.RawIOBase):
 
 
 def fingerprint(paths: Iterable[str]) -> str:
-    """Returns a SHA-256 of names and contents (local files) or names and the store's checksums (remote files)."""
+    """Returns a SHA-256 of names and contents (local files) or names and the store's checksums (remote files).
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     digest = hashlib.sha256()
     for path in paths:
         digest.update(os.path.basename(path).encode())
@@ -294,8 +298,17 @@ def fingerprint(paths: Iterable[str]) -> str:
         if os.path.exists(path):
             _hash_local(path, digest)
         else:
-            digest.update(str(_file_systems().checksum(path)).encode())
+            digest.update(_checksum(path).encode())
     return digest.hexdigest()
+
+
+def _checksum(path: str) -> str:
+    try:
+        return str(_file_systems().checksum(path))
+    except Exception as error:  # Beam raises any exception of the filesystem's client
+        raise UserError(
+            f"data.path: cannot look up the checksum of {path}: {error}. Check that the file exists, and that it may be read."
+        ) from error
 
 
 def _hash_local(path: str, digest: Any) -> None:

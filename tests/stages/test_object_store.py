@@ -63,3 +63,8 @@ def test_an_object_store_that_does_not_answer_is_an_error_in_time(objects, monke
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"data.path: no answer within 1 s from the store of s3://bucket/rows/\*.csv"):
         remote_size(["s3://bucket/rows/*.csv"], seconds=1)
+
+
+def test_an_object_whose_checksum_may_not_be_read_is_an_error_that_names_it(objects):
+    with pytest.raises(UserError, match=r"data.path: cannot look up the checksum of s3://bucket/b.csv: .*that it may be read"):
+        fingerprint(["s3://bucket/b.csv"])
