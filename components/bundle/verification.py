@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from switchyard.components.errors import SwitchyardError, UserError, first_line
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.images import image_files
 from switchyard.components.ingest.sources import find_files, fingerprint, format_of
+from switchyard.components.process.temporary import temporary_folder
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking.manifest import MANIFEST, compared, own_digest
@@ -44,7 +44,7 @@ def check_version(client: Any, uri: str, name: str, version: str) -> list[Check]
         version: number of an existing version.
     """
     tags = client.get_model_version(name, version).tags
-    with tempfile.TemporaryDirectory(prefix="switchyard-verify-") as work:
+    with temporary_folder() as work:
         found = _downloaded(client, uri, name, version, work)
         of_files = list(_files(found, tags.get(model_registry.DIGEST))) if isinstance(found, Path) else [found]
         of_data = _data(tags, _summary(found) if isinstance(found, Path) else None)
@@ -56,14 +56,14 @@ def check_version(client: Any, uri: str, name: str, version: str) -> list[Check]
     ]
 
 
-def _downloaded(client: Any, uri: str, name: str, version: str, work: str) -> Path | Check:
+def _downloaded(client: Any, uri: str, name: str, version: str, work: Path) -> Path | Check:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
         place = client.get_model_version_download_uri(name, version)
         check_source(place)
-        return Path(download_artifacts(artifact_uri=place, dst_path=work, tracking_uri=uri))
+        return Path(download_artifacts(artifact_uri=place, dst_path=str(work), tracking_uri=uri))
     except (MlflowException, OSError, UserError) as error:
         return Check("files", "changed", f"cannot be downloaded: {mask(first_line(error))}")
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ _NEXT = "None of its files was opened; use the registered version, or train agai
 def _content(folder: Path) -> bytes:
     file = folder / MANIFEST
     try:
-        if file.is_symlink():
+        if file.is_symlink() or (file.exists() and not file.is_file()):
             raise UserError(f"model: {MANIFEST!r} is not a regular file. {_NEXT}")
         return file.read_bytes()
     except OSError:
@@ -107,11 +107,11 @@ def _parse(content: bytes) -> dict[str, str]:
 
 def check_regular(folder: Path) -> None:
     """Raises UserError for a link or another special file in a folder, before it is copied: a pipe or a device never ends."""
-    _files(folder)
+    _files(folder, ignored=())
 
 
-def _files(folder: Path) -> set[str]:
-    """Returns the relative names of all files.
+def _files(folder: Path, ignored: Collection[str] = (MANIFEST, *_IGNORED)) -> set[str]:
+    """Returns the relative names of all files, without those of the folder itself that are `ignored`.
 
     Raises:
         UserError: a link or another special file, which could change after the check.
@@ -119,7 +119,7 @@ def _files(folder: Path) -> set[str]:
     found = set()
     for place, folders, files in os.walk(folder):
         here = Path(place)
-        own = (MANIFEST, *_IGNORED) if here == folder else ()
+        own = ignored if here == folder else ()
         folders[:] = [f for f in folders if f not in own]
         kept = [f for f in files if f not in own]
         for name in (*kept, *folders):

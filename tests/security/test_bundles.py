@@ -11,6 +11,7 @@ import tensorflow as tf
 from switchyard.components.bundle.code import bundled_code
 from switchyard.components.bundle.model import bundle_path, load_bundle
 from switchyard.components.bundle.source import ModelRef, name_and_selector, open_model
+from switchyard.components.bundle.verification import check_version
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
@@ -283,18 +284,21 @@ def test_a_changed_registered_version_is_neither_deployed_nor_compared(file, reg
         compare(uri, "m", ["1", "2"], rows, as_json=False)
 
 
+@pytest.mark.parametrize("name", ["bundle.json", "manifest.json"])
 @pytest.mark.parametrize("what", ["a device", "a pipe", "a link to a folder", "a link to a file"])
-def test_a_registered_version_in_a_folder_is_copied_from_regular_files_only(what, registry, tmp_path):
+def test_a_registered_version_in_a_folder_is_copied_from_regular_files_only(what, name, registry, tmp_path):
     uri, files = registry
-    for place in list(files.rglob("bundle.json")):
-        place.replace(tmp_path / "bundle.json")
+    for place in list(files.rglob(name)):
+        place.replace(tmp_path / name)
         if what == "a pipe":
             os.mkfifo(place)
         else:
-            links = {"a device": "/dev/zero", "a link to a folder": "..", "a link to a file": tmp_path / "bundle.json"}
+            links = {"a device": "/dev/zero", "a link to a folder": "..", "a link to a file": tmp_path / name}
             place.symlink_to(links[what])
-    with pytest.raises(UserError, match=r"bundle\.json' is not a regular file"), open_model("m@1", uri):
+    with pytest.raises(UserError, match=f"{name}' is not a regular file"), open_model("m@1", uri):
         pass
+    found = [check for check in check_version(tracking.client(uri), uri, "m", "1") if check.what == "files"]
+    assert [(check.outcome, f"{name}' is not a regular file" in check.found) for check in found] == [("changed", True)]
 
 
 def test_a_version_without_a_digest_needs_trust(registry):
