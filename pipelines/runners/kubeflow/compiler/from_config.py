@@ -193,7 +193,7 @@ def _data(config: PipelineConfig, most: int) -> tuple[dict[Path, list[Path]], di
     Raises:
         UserError: they have more than `most` bytes.
     """
-    found: dict[Path, list[Path]] = {}
+    found: dict[Path, dict[Path, None]] = {}
     readers: dict[Path, tuple[str, ...]] = {}
     total = 0
     for where, folder, files in local_inputs(config):
@@ -210,11 +210,10 @@ def _data(config: PipelineConfig, most: int) -> tuple[dict[Path, list[Path]], di
         reader = "data_gate" if sample else "ingest"
         for file in files:
             place = file if sample and len(files) == 1 else folder
-            if file not in found.setdefault(place, []):
-                found[place].append(file)
+            found.setdefault(place, {})[file] = None
             if reader not in readers.setdefault(place, ()):
                 readers[place] = (*readers[place], reader)
-    return found, readers
+    return {place: list(files) for place, files in found.items()}, readers
 
 
 def _all_carried(config: PipelineConfig, data: Mapping[Path, Sequence[Path]]) -> bool:
