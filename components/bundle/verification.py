@@ -103,7 +103,7 @@ def _data(tags: Any, summary: DatasetSummary | None) -> Check:
         together = _fingerprint(find_files([str(p) for p in patterns]), summary)
         # Files of splits with paths of their own were read split by split.
         each = _fingerprint([f for p in patterns for f in find_files([str(p)])], summary)
-    except (SwitchyardError, OSError) as error:
+    except (SwitchyardError, OSError, TypeError, ValueError, AttributeError) as error:  # the bundle's record may be damaged
         return Check("data", "unknown", f"not at hand: {first_line(error)}")
     if registered in (together, each):
         return Check("data", "same", f"{registered} of {listed}")

@@ -68,6 +68,8 @@ class _NoListError(Exception):
 def _classes(value: object, separator: str, missing: set[str]) -> list[str] | None:
     """Returns the distinct classes of a row in order of appearance; None for a missing label. Raises _NoListError."""
     value = _decoded(value)
+    if separator and isinstance(value, list) and len(value) == 1 and isinstance(item := _decoded(value[0]), str):
+        value = item  # tf.Example stores a text as a list of one
     if isinstance(value, str):
         text = value.strip()
         if text in missing:

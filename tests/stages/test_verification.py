@@ -78,6 +78,16 @@ def test_an_image_that_the_data_name_is_part_of_the_data(tmp_path, registered):
     assert outcomes(uri)["data"] == "changed"
 
 
+def test_a_damaged_record_of_the_data_hides_no_other_check(registered):
+    uri, folder, _ = registered
+    bundle_with_images(folder, "a")
+    [record] = folder.rglob("dataset.json")
+    record.write_text(record.read_text().replace('"csv": {}', '"csv": [1]'))
+    found = outcomes(uri)
+    assert (found["weights"], found["data"]) == ("same", "unknown")
+    assert found["artifacts/bundle/data/dataset.json"] == "changed"
+
+
 def test_a_link_in_the_registered_files_is_not_followed(registered):
     uri, folder, _ = registered
     (folder / "endless").symlink_to("/dev/zero")

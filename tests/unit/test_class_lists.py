@@ -52,6 +52,13 @@ def test_texts_are_json_lists_or_classes_between_separators(tmp_path, texts, set
     assert batch.select(NAMES).to_pydict() == {"jazz": [0, 0, 1, 0], "pop": [1, 0, 0, 1], "rock": [1, 0, 0, 0]}
 
 
+def test_a_text_in_a_list_of_one_is_read_as_a_text_if_there_is_a_separator(tmp_path):
+    """As in tf.Example, which has lists only."""
+    rows([["rock|pop"], [], ["jazz"], ["pop"]]).to_parquet(tmp_path / "d.parquet")
+    assert scan(spec(tmp_path / "d.parquet", label_separator="|"), BadRows(0)).targets == NAMES
+    assert scan(spec(tmp_path / "d.parquet"), BadRows(0)).targets == ["jazz", "pop", "rock|pop"]
+
+
 def test_numbers_and_booleans_are_classes_by_their_text(tmp_path):
     rows([[1, 2], [2], []]).to_parquet(tmp_path / "d.parquet")
     assert scan(spec(tmp_path / "d.parquet"), BadRows(0)).targets == ["1", "2"]
