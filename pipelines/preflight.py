@@ -110,7 +110,9 @@ def check_task(config: PipelineConfig, task: str, targets: Sequence[str] | None 
         UserError: the task has no such metric or loss, or two settings exclude each other.
     """
     if targets is None:
-        named = [name.partition("/")[2] for name in config.evaluation.thresholds if "/" in name]
+        improvement = config.evaluation.improvement
+        measured = [*config.evaluation.thresholds, (improvement and improvement.metric) or ""]
+        named = list(dict.fromkeys(name.partition("/")[2] for name in measured if "/" in name))
         targets = named if config.lists_classes else config.targets
     check_settings(config.evaluation, task, targets)
     _check_hooks(config)

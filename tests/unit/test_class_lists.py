@@ -14,6 +14,8 @@ from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.scan import read_batches, scan
 from switchyard.pipelines.commands.models import _encoded, _labelled
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.preflight import check_task
 from tests.ingest_inputs import input_spec
 
 LISTS = [["rock", "pop"], [], ["jazz"], ["pop", "pop"]]
@@ -142,3 +144,19 @@ def test_lists_of_a_file_are_compared_as_they_are_trained():
 def test_rows_of_a_file_with_another_class_or_no_list_are_not_compared(values, why):
     with pytest.raises(UserError, match=why):
         labels_of_file(values)
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        {"thresholds": {"auc/rock": {"lower_bound": 0.5}}},
+        {"improvement": {"metric": "auc/rock"}},
+        {"thresholds": {"auc/rock": {"lower_bound": 0.5}}, "improvement": {"metric": "accuracy/pop"}},
+    ],
+)
+def test_metrics_of_a_class_are_accepted_before_the_classes_are_known(evaluation):
+    data = {"path": "songs.csv", "label_separator": "|"}
+    document = {"name": "songs", "data": data, "label": "tags", "task": "multilabel", "evaluation": evaluation}
+    check_task(load_config(None, document=document), "multilabel")
+    with pytest.raises(UserError, match=r"auc/rock|accuracy/pop"):
+        check_task(load_config(None, document=document), "multilabel", ["jazz", "folk"])
