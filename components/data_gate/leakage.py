@@ -137,12 +137,12 @@ def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
 
 
 def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
-    """Returns a sample of the training split's rows in order, with the single-valued columns only.
+    """Returns a sample of the training split's rows in order, with the single-valued columns except images only.
 
     Takes rows from the whole split: the first rows of a file sorted by its label have one label only.
     """
     batches = _batches(examples_uri, "train", every=max(1, -(-summary.rows["train"] // SAMPLE_ROWS)))
-    scalar = [n for n, kind in summary.columns.items() if not kind.startswith("list")]
+    scalar = [n for n, kind in summary.columns.items() if not kind.startswith("list") and n not in summary.images]
     frames = [pd.DataFrame({n: column_values(b, n, wide=False) for n in scalar}) for b in batches]
     return pd.concat(frames, ignore_index=True)
 

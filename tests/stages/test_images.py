@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+import tensorflow_data_validation as tfdv
 from PIL import Image
 
 from switchyard.components.bundle.model import BundleInfo
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.serving_sample import sample_statistics
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.images import data_fingerprint, images_of_input, with_images
@@ -258,6 +261,21 @@ def test_large_images_of_few_bytes_are_refused_before_one_is_decoded(monkeypatch
 def test_a_jpeg_of_endless_scans_is_refused():
     with pytest.raises(InputError, match="column 'photo' must hold JPEG images of at most 100 scans"):
         asked(b64(JPEG + b"\xff\xda" * 101))
+
+
+def test_a_sample_of_requests_counts_images_as_the_training_data_does_without_keeping_them(photos):
+    path = csv(photos, ["images/a.png", "images/none.png", b64(OTHER), "images/a.png"])
+    facts = {"label": "y", "images": {"photo": SHAPE}, "bytes_columns": ["photo"], "meanings": {"photo": "text"}}
+    facts |= {"columns": {"photo": "string", "y": "integer"}, "csv": {}, "missing_values": []}
+    summary = DatasetSummary("f", [], missing={}, rows={}, bad_rows=0, bad_row_samples=[], empty_columns=[], task="binary",
+                             classes=[0, 1], class_counts={}, **facts)  # fmt: skip
+    trained = tfdv.generate_statistics_from_dataframe(pd.DataFrame({"photo": [PNG, None, OTHER, PNG]}))
+    [wanted] = trained.datasets[0].features
+    [found] = [f for f in sample_statistics([str(path)], summary, None).datasets[0].features if f.path.step[0] == "photo"]
+    assert (found.type, found.string_stats.unique) == (wanted.type, wanted.string_stats.unique)
+    assert found.string_stats.top_values == wanted.string_stats.top_values
+    assert found.string_stats.common_stats.num_missing == wanted.string_stats.common_stats.num_missing == 1
+    assert found.string_stats.avg_length < 40
 
 
 def test_a_file_of_rows_keeps_the_good_images_and_lists_the_others(photos):
