@@ -9,6 +9,7 @@ import numpy as np
 
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.results import CHAMPION, Evaluation, verdict_of
+from switchyard.components.evaluation.row_plots import shares
 from switchyard.components.pages.page import COLOURS, INK, axes, legend, number, render, svg, table
 
 _MOST_CLASSES = 10
@@ -101,8 +102,8 @@ def _plots(result: Evaluation, summary: DatasetSummary) -> list[Any]:
         plots.append(_matrix(rows, [str(c) for c in summary.classes]))
     if rows := result.candidate.plots.get("fit"):
         plots.append(_fit(rows))
-    if shares := {n: p["quantiles"] for n, p in by_model.items() if p.get("quantiles")}:
-        plots.append(_quantiles(shares))
+    if quantiles := {n: p["quantiles"] for n, p in by_model.items() if p.get("quantiles")}:
+        plots.append(_quantiles(quantiles))
     if ranks := {n: p["ranks"] for n, p in by_model.items() if p.get("ranks")}:
         plots.append(_ranks(ranks))
     return plots
@@ -114,7 +115,7 @@ def _curves(curves: Mapping[str, list[dict[str, float]]]) -> list[Any]:
     roc_ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     for i, (name, rows) in enumerate(curves.items()):
         tp, fp, tn, fn = (np.asarray([r[k] for r in rows]) for k in ("tp", "fp", "tn", "fn"))
-        tpr, fpr = tp / np.maximum(tp + fn, 1), fp / np.maximum(fp + tn, 1)
+        tpr, fpr = shares(tp, tp + fn), shares(fp, fp + tn)
         found = tp + fp > 0
         colour = COLOURS[i % len(COLOURS)]
         roc_ax.plot(fpr, tpr, color=colour, label=name)
@@ -145,13 +146,13 @@ def _fit(rows: list[dict[str, float]]) -> Any:
     return svg(figure, "Prediction and label")
 
 
-def _quantiles(shares: Mapping[str, list[dict[str, float]]]) -> Any:
+def _quantiles(quantiles: Mapping[str, list[dict[str, float]]]) -> Any:
     figure, ax = axes(title="Calibration of the quantiles", x="quantile", y="share of labels up to it")
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
-    for i, (name, rows) in enumerate(shares.items()):
+    for i, (name, rows) in enumerate(quantiles.items()):
         x, y = [r["quantile"] for r in rows], [r["share"] for r in rows]
         ax.plot(x, y, marker="o", markersize=3, color=COLOURS[i % len(COLOURS)], label=name)
-    if len(shares) > 1:
+    if len(quantiles) > 1:
         legend(ax)
     return svg(figure, "Calibration of the quantiles")
 
@@ -184,9 +185,9 @@ def _matrix(rows: list[dict[str, float]], classes: list[str]) -> Any:
     counts = np.zeros((n, n))
     for row in rows:
         counts[int(row["actual"]), int(row["predicted"])] += row["count"]
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    of_actual = shares(counts, counts.sum(axis=1, keepdims=True))
     figure, ax = axes(min(8.0, 2.8 + 0.35 * n), min(7.0, 2.0 + 0.3 * n), title="Confusion matrix", x="predicted", y="actual")
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ax.imshow(of_actual, cmap="Blues", vmin=0, vmax=1)
     if n <= 20:
         ax.set_xticks(range(n), classes, rotation=45 if n > 4 else 0)
         ax.set_yticks(range(n), classes)
@@ -199,6 +200,6 @@ def _matrix(rows: list[dict[str, float]], classes: list[str]) -> Any:
                     ha="center",
                     va="center",
                     fontsize=6,
-                    color="white" if shares[i, j] > 0.5 else "#1c2430",
+                    color="white" if of_actual[i, j] > 0.5 else "#1c2430",
                 )
     return svg(figure, "Confusion matrix")

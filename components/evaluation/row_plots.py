@@ -11,7 +11,6 @@ from switchyard.components.tasks import MULTICLASS, MULTILABEL, MULTIOUTPUT, QUA
 _THRESHOLDS = np.linspace(0, 1, 101)
 _MOST_POINTS = 400
 _MOST_RANKS = 20
-_LEAST = 1e-12
 
 
 def row_plots(rows: Rows, model: str, classes: int) -> Plots:
@@ -97,6 +96,12 @@ def _calibration(p: np.ndarray, right: np.ndarray, weights: np.ndarray) -> list[
     return found
 
 
+def shares(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """Returns parts / wholes, 0 where the whole is 0; sums of weights may be as small as the user's weights."""
+    wholes = np.broadcast_to(wholes, np.shape(parts))
+    return np.divide(parts, wholes, out=np.zeros(np.shape(parts)), where=wholes > 0)
+
+
 def confusion_metrics(plots: Plots, classes: int) -> dict[str, float]:
     """Returns precision, recall and F1 averaged over the classes, from TFMA's multiclass confusion matrix.
 
@@ -112,9 +117,8 @@ def confusion_metrics(plots: Plots, classes: int) -> dict[str, float]:
     for e in entries:
         matrix[int(e["actual"]), int(e["predicted"])] += e["count"]
     right = np.diag(matrix)
-    precision = right / np.maximum(matrix.sum(axis=0), _LEAST)
-    recall = right / np.maximum(matrix.sum(axis=1), _LEAST)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, _LEAST)
+    precision, recall = shares(right, matrix.sum(axis=0)), shares(right, matrix.sum(axis=1))
+    f1 = shares(2 * precision * recall, precision + recall)
     # The three metrics are undefined for a class that is neither present nor predicted.
     there = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
     there[classes:] = False

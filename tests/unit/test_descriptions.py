@@ -1,11 +1,14 @@
 """What MLflow's pages say of a run and of a version."""
 
 import dataclasses
+import re
 
 import pytest
 
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.evaluation.page import evaluation_sections
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
+from switchyard.components.evaluation.row_plots import confusion_metrics
 from switchyard.components.registration.descriptions import model_card, run_description
 from switchyard.components.text.markdown import plain
 
@@ -103,3 +106,18 @@ def test_a_card_fits_into_mlflows_column_and_says_what_is_left_out():
     assert len(card) <= 5000
     assert "### Data" in card
     assert card.endswith("More is in the report of the run.")
+
+
+def test_curves_and_metrics_of_classes_depend_on_no_scale_of_the_sample_weights():
+    curves, metrics = [], []
+    for scale in (1.0, 2.0**-60):
+        counts = [(0.0, 40, 60, 0, 0), (0.5, 30, 10, 50, 10), (1.0, 0, 0, 60, 40)]
+        rows = [dict(zip(("threshold", "tp", "fp", "tn", "fn"), (t, *(scale * n for n in of)), strict=True)) for t, *of in counts]
+        found = evaluation()
+        model = dataclasses.replace(found.models["a"], plots={"confusion": rows})
+        *_, section = evaluation_sections(dataclasses.replace(found, models={"a": model}), SUMMARY)
+        curves.append([re.findall(r' d="([^"]*)"', plot) for plot in section["plots"][:2]])
+        cells = [{"actual": a, "predicted": p, "count": scale * (1 + a + 2 * p)} for a in range(3) for p in range(3)]
+        metrics.append(confusion_metrics({"multiclass": cells}, 3))
+    assert curves[0] == curves[1]
+    assert metrics[0] == pytest.approx(metrics[1])
