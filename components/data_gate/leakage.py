@@ -128,12 +128,11 @@ def _queries(examples_uri: str, split: str, group: str, missing: list[str]) -> n
 
 
 def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
-    # The decoder returns the columns of a batch in any order and omits those without a value.
-    columns = [
-        batch.column(n) if n in batch.schema.names else pa.nulls(batch.num_rows, pa.list_(pa.int64())) for n in summary.columns
-    ]
+    # The decoder returns the columns of a batch in any order and omits those without a value. A row with another weight is known.
+    names = [n for n in summary.columns if n != summary.sample_weight]
+    columns = [batch.column(n) if n in batch.schema.names else pa.nulls(batch.num_rows, pa.list_(pa.int64())) for n in names]
     columns = [pa.nulls(batch.num_rows, pa.list_(pa.int64())) if pa.types.is_null(c.type) else c for c in columns]
-    return row_hashes(pa.RecordBatch.from_arrays(columns, names=list(summary.columns)))
+    return row_hashes(pa.RecordBatch.from_arrays(columns, names=names))
 
 
 def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:

@@ -86,7 +86,7 @@ class InputSpec:
 
     @property
     def labels(self) -> list[str]:
-        """The label columns; those of listed classes are known after a scan, see `with_classes`."""
+        """The label columns; those of listed classes are known after a scan, see `Scan.targets`."""
         return list(self.targets) if self.targets and self.task in TASKS and TASKS[self.task].has_labels else [self.label]
 
     @property

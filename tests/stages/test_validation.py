@@ -126,6 +126,16 @@ def test_missing_new_and_retyped_columns_are_anomalies():
     }
 
 
+def test_a_row_of_another_split_with_another_weight_is_duplicated(tmp_path):
+    x = np.random.default_rng(0).normal(size=500)
+    rows = pd.DataFrame({"x": x, "y": np.arange(500) % 2, "w": 1.0})
+    write(tmp_path, "train", rows[:400])
+    write(tmp_path, "eval", rows[:100].assign(w=2.0))
+    weighted = summary(columns={"x": "float", "y": "integer", "w": "float"}, sample_weight="w")
+    found = leaks(tmp_path, weighted, DataGateSettings(split_paths=True))
+    assert [f.anomaly for f in found] == ["rows are duplicated across splits"]
+
+
 def test_listed_classes_and_sample_weights_may_come_and_go():
     now, before = frame(rock=1, jazz=0), frame(rock=1, polka=0, importance=1.0, gone=1.0)
     facts = {"task": "multilabel", "label": "genres", "classes": [0, 1]}
