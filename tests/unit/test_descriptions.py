@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Compar
 from switchyard.components.evaluation.row_plots import confusion_metrics
 from switchyard.components.registration.descriptions import model_card, run_description
 from switchyard.components.text.markdown import plain
+from switchyard.pipelines.runners.kubeflow.task.views import write_views
 
 SUMMARY = DatasetSummary(
     fingerprint="f" * 64,
@@ -121,3 +123,17 @@ def test_curves_and_metrics_of_classes_depend_on_no_scale_of_the_sample_weights(
         metrics.append(confusion_metrics({"multiclass": cells}, 3))
     assert curves[0] == curves[1]
     assert metrics[0] == pytest.approx(metrics[1])
+
+
+def test_kubeflows_curve_is_that_of_sample_weights_whose_sum_is_below_1(tmp_path):
+    rows = [
+        {"threshold": 0.5, "tp": 0.03, "fp": 0.01, "tn": 0.03, "fn": 0.01},
+        dict.fromkeys(("threshold", "tp", "fp", "tn", "fn"), 0),
+    ]
+    found = evaluation()
+    model = dataclasses.replace(found.models["a"], plots={"confusion": rows})
+    dataclasses.replace(found, models={"a": model}).save(str(tmp_path))
+    points = []
+    view = SimpleNamespace(path=str(tmp_path / "roc"), log_roc_data_point=lambda **point: points.append(point))
+    write_views("evaluation", "ModelEvaluation", str(tmp_path), {"evaluation_roc": view})
+    assert [(p["fpr"], p["tpr"]) for p in points] == [pytest.approx((0.25, 0.75)), (0, 0)]

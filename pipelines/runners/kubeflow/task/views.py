@@ -89,16 +89,18 @@ def _roc(uri: str, view: Any) -> None:
     rows = _confusion(uri)
     step = max(1, len(rows) // _MOST_POINTS)
     for row in rows[::step]:
-        fpr, tpr = row["fp"] / max(row["fp"] + row["tn"], 1), row["tp"] / max(row["tp"] + row["fn"], 1)
+        # Sums of sample weights, which may be below 1.
+        fpr, tpr = row["fp"] / ((row["fp"] + row["tn"]) or 1), row["tp"] / ((row["tp"] + row["fn"]) or 1)
         view.log_roc_data_point(fpr=fpr, tpr=tpr, threshold=row["threshold"])
 
 
 def _confusion(uri: str) -> list[dict[str, float]]:
     from switchyard.components.evaluation.results import Evaluation
-    from switchyard.components.evaluation.tfma_results import read_plots
 
     if (Path(uri) / "metrics.json").exists():
         return list(Evaluation.load(uri).candidate.plots.get("confusion", []))
+    from switchyard.components.evaluation.tfma_results import read_plots
+
     return list(read_plots(uri, [""])[""].get("confusion", [])) if any(Path(uri).glob("plots*")) else []
 
 
