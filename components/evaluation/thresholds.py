@@ -30,8 +30,10 @@ def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[st
             f"{did_you_mean(decides, [*directed, *own])} Allowed: {', '.join([*directed, *own])}."
         )
     if improvement and (decides in own) != (improvement.better is not None):
-        fix = f"say whether higher or lower values of {decides!r} are better" if decides in own else "remove it"
-        raise UserError(f"evaluation.improvement.better: {fix}; only a metric of your own needs it, the others have a direction.")
+        missing = f"is missing, and {decides!r} is a metric of your own; set it to higher or lower, whichever is better"
+        raise UserError(
+            "evaluation.improvement.better: " + (missing if decides in own else "only a metric of your own needs it; remove it")
+        )
     directed += [decides] if decides in own else []
     for name, bounds in thresholds.items():
         if bounds.per_slice and name in own:

@@ -264,7 +264,9 @@ class PipelineConfig(Section):
                 raise ValueError(f"data.exclude: lists the label {label!r}; a label cannot be excluded")
         several = [name for name, task in TASKS.items() if task.has_labels]
         if self.data.label_separator and not self.lists_classes:
-            raise ValueError(f"data.label_separator: the label of this task {self.task} is no list of classes; remove it")
+            raise ValueError(
+                f"data.label_separator: only the one label of a multilabel task is a list, and task is {self.task}; remove it"
+            )
         if self.task in several and not self.lists_classes and len(set(self.labels)) < max(2, len(self.labels)):
             raise ValueError(f"label: a {self.task} task has at least two columns, all different, received {list(self.labels)}")
         if not isinstance(self.label, str) and self.task not in several:

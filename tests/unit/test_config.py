@@ -136,7 +136,7 @@ def test_a_password_is_not_written_out():
         ("name=Bad Name", "lower-case letters"),
         ("label=[a]", "label: ['a'] is a list; set task to multioutput or multilabel, or give one column"),
         ("data.label_separator=|", 'data.label_separator: is empty; quote it in YAML: "|"'),
-        ("data.label_separator=;", "data.label_separator: the label of this task auto is no list of classes; remove it"),
+        ("data.label_separator=;", "data.label_separator: only the one label of a multilabel task is a list, and task is auto"),
         ("tracking.uri=./mlruns", "tracking.uri: './mlruns' is not a tracking server"),
         ("tracking.uri=http", "tracking.uri: 'http' is not a tracking server"),
         ("tracking.uri=https://", "tracking.uri: 'https://' is not a tracking server"),

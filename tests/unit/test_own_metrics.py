@@ -104,9 +104,9 @@ def test_a_function_that_is_no_metric_is_refused(code, why, tmp_path):
         ({"thresholds": {"gian": {"lower_bound": 1}}}, "'gian' is not a metric of a binary task. Did you mean 'gain'"),
         ({"thresholds": {"gain": {"lower_bound": 1, "per_slice": True}}}, "gain.per_slice: 'gain' is a metric of your own"),
         ({"thresholds": {"gain": {"min_change": 1}}}, "gain.min_change: 'gain' has no direction"),
-        ({"improvement": {"metric": "gain"}}, "evaluation.improvement.better: say whether higher or lower values of 'gain'"),
-        ({"improvement": {"metric": "auc", "better": "higher"}}, "evaluation.improvement.better: remove it"),
-        ({"improvement": {"better": "lower"}}, "evaluation.improvement.better: remove it"),
+        ({"improvement": {"metric": "gain"}}, "evaluation.improvement.better: is missing, and 'gain' is"),
+        ({"improvement": {"metric": "auc", "better": "higher"}}, "evaluation.improvement.better: only a metric of your own"),
+        ({"improvement": {"better": "lower"}}, "evaluation.improvement.better: only a metric of your own"),
         (
             {"improvement": {"metric": "gian", "better": "lower"}},
             "'gian' cannot decide between two models of a binary task. Did you mean 'gain'",
