@@ -59,15 +59,20 @@ def _faster_as_graphs(model: nn.Module, request: TrainRequest, names: Sequence[s
     for graphs in (False, True) if single else (False,):
         trial = copy.deepcopy(model).to("cuda")
         run = _by_place(trial, names, graphs=graphs)
-        with torch.autocast("cuda", dtype=dtype, enabled=half), torch.random.fork_rng():
-            for _ in range(_WARM_UP_STEPS):
-                _step(trial, run, batch)
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(_TIMED_STEPS):
-                _step(trial, run, batch)
-            torch.cuda.synchronize()
-            seconds[graphs] = time.perf_counter() - start
+        try:
+            with torch.autocast("cuda", dtype=dtype, enabled=half), torch.random.fork_rng():
+                for _ in range(_WARM_UP_STEPS):
+                    _step(trial, run, batch)
+                torch.cuda.synchronize()
+                start = time.perf_counter()
+                for _ in range(_TIMED_STEPS):
+                    _step(trial, run, batch)
+                torch.cuda.synchronize()
+                seconds[graphs] = time.perf_counter() - start
+        except Exception as error:
+            if not graphs:
+                raise
+            say(f"compiled: no CUDA graphs for this model: {first_line(error)}")
         del run, trial
         torch.compiler.reset()  # releases the memory of the copy's graphs
     faster = min(seconds, key=seconds.__getitem__)
