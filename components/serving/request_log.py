@@ -21,6 +21,8 @@ from switchyard.components.errors import UserError
 from switchyard.components.serving.served_model import ServedModel
 
 _ROWS, _SECONDS, _MOST_ROWS = 5_000, 30.0, 100_000
+# Of columns of bytes, such as images.
+_BYTES, _MOST_BYTES = 64 << 20, 512 << 20
 TIME, VERSION = "switchyard_time", "switchyard_version"
 _log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class RequestLog:
             raise UserError(f"--request-log: cannot write to {folder}: {error.strerror}.") from None
         self._random = random.Random()
         self._kept: list[tuple[ServedModel, Columns, np.ndarray, float]] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._lock = threading.Lock()
         self._wake, self._over = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="request-log", daemon=True)
@@ -59,13 +61,15 @@ class RequestLog:
         """Buffers a random sample of requests."""
         if self._random.random() >= self._share:
             return
+        columns = {name: column for name, column in columns.items() if name not in self._redacted}
+        size = sum(_size(columns[f.name]) for f in model.info.features if f.is_bytes and f.name in columns)
         with self._lock:
-            if self._rows + len(scores) > _MOST_ROWS:
+            if self._rows + len(scores) > _MOST_ROWS or self._bytes + size > _MOST_BYTES:
                 self._dropped(len(scores))
                 return
             self._kept.append((model, columns, scores, time.time()))
-            self._rows += len(scores)
-            if self._rows >= _ROWS:
+            self._rows, self._bytes = self._rows + len(scores), self._bytes + size
+            if self._rows >= _ROWS or self._bytes >= _BYTES:
                 self._wake.set()
 
     def close(self) -> None:
@@ -84,7 +88,7 @@ class RequestLog:
     def _write(self) -> None:
         with self._lock:
             kept, self._kept = self._kept, []
-            self._rows = 0
+            self._rows = self._bytes = 0
         for version in dict.fromkeys(model.version for model, *_ in kept):
             mine = [k for k in kept if k[0].version == version]
             name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}.parquet"
@@ -111,6 +115,12 @@ def _table(
     # A feature can have the name of a prediction's column. The feature then takes precedence.
     found |= {k: pa.array(v) for k, v in format_predictions(info, scores).items() if k not in found}
     return pa.table(found)
+
+
+def _size(column: np.ndarray | Ragged) -> int:
+    """Returns the number of bytes of a column of bytes."""
+    values: Any = column.values if isinstance(column, Ragged) else column.ravel()
+    return sum(map(len, values))
 
 
 def _array(column: np.ndarray | Ragged, kind: pa.DataType, *, is_list: bool) -> pa.Array:

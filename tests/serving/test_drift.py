@@ -114,5 +114,30 @@ def test_the_request_log_keeps_its_share_of_rows(tmp_path):
     assert not dropped
 
 
+@pytest.mark.core
+def test_the_request_log_keeps_few_bytes_of_images_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("switchyard.components.serving.request_log._MOST_BYTES", 100)
+    monkeypatch.setattr("switchyard.components.serving.request_log._BYTES", 60)
+    dropped = []
+    log = RequestLog(tmp_path / "requests", 1, ("secret",), dropped.append)
+    features = [RawFeature(name, "string", 1, is_bytes=True, image=(8, 8, 3)) for name in ("photo", "secret")]
+
+    class Model:
+        version = "1"
+        info = BundleInfo("pytorch", "x:Y", "binary", "label", ["no", "yes"], features)
+
+    def add(size):
+        columns = {"photo": np.array([[b"x" * size]], object), "secret": np.array([[b"x" * 1000]], object)}
+        log.add(Model, columns, np.full((1, 1), 0.5, np.float32))
+
+    add(101)
+    assert dropped == [1]
+    add(60)
+    wait_until(lambda: list((tmp_path / "requests").glob("[!.]*.parquet")), 20, "a file before 30 s or 5,000 rows")
+    log.close()
+    [file] = (tmp_path / "requests").glob("*.parquet")
+    assert pd.read_parquet(file)["photo"].tolist() == [b"x" * 60]
+
+
 def bundle_of_one():
     return BundleInfo("pytorch", "x:Y", "binary", "label", ["no", "yes"], [RawFeature("a", "float32", 1)])
