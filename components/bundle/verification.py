@@ -13,7 +13,7 @@ from switchyard.components.data import source
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import SwitchyardError, UserError, first_line
 from switchyard.components.ingest.csv_options import CsvOptions
-from switchyard.components.ingest.images import image_files
+from switchyard.components.ingest.images import fingerprint_with_images, image_files
 from switchyard.components.ingest.sources import find_files, fingerprint, format_of
 from switchyard.components.process.temporary import temporary_folder
 from switchyard.components.text.redaction import mask
@@ -115,7 +115,8 @@ def _fingerprint(files: Sequence[str], summary: DatasetSummary | None) -> str:
     if not summary or not summary.images:
         return fingerprint(files)
     kinds = {f: format_of(f, "auto") for f in files}
-    return fingerprint([*files, *image_files(summary.images, kinds, CsvOptions.of(summary.csv), summary.missing_values)])
+    images = image_files(summary.images, kinds, CsvOptions.of(summary.csv), summary.missing_values)
+    return fingerprint_with_images(files, images)
 
 
 def _run(client: Any, run_id: str | None) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -112,7 +113,19 @@ def image_files(
 def data_fingerprint(spec: InputSpec) -> str:
     """Returns a SHA-256 of the input files and of the images that they name, see `fingerprint`."""
     files = [f for group in spec.files().values() for f in group]
-    return fingerprint([*files, *images_of_input(spec, files, spec.format)])
+    return fingerprint_with_images(files, images_of_input(spec, files, spec.format))
+
+
+def fingerprint_with_images(files: Sequence[str], images: Sequence[str]) -> str:
+    """Returns a SHA-256 of files and of the images that they name, each with its place beside the first file.
+
+    A row's image is found by its place, and one that is missing is no file.
+    """
+    digest = fingerprint([*files, *images])
+    if not images:
+        return digest
+    places = [os.path.relpath(image, os.path.dirname(files[0])) for image in images]
+    return hashlib.sha256("\0".join([digest, *places]).encode()).hexdigest()
 
 
 def images_of_input(spec: InputSpec, files: Iterable[str], kind: str) -> list[str]:

@@ -21,8 +21,8 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import ArgumentError, StageError
 from switchyard.components.failure import expected
 from switchyard.components.ingest.csv_options import CsvOptions
-from switchyard.components.ingest.images import image_files
-from switchyard.components.ingest.sources import fingerprint, format_of, list_files, listed
+from switchyard.components.ingest.images import fingerprint_with_images, image_files
+from switchyard.components.ingest.sources import format_of, list_files, listed
 from switchyard.components.process.full_disk import full_disk
 from switchyard.pipelines.api.model_argument import load_model, open_model
 from switchyard.pipelines.api.number_argument import Range, number
@@ -262,7 +262,7 @@ def _plan(folder: Path, kinds: dict[str, str], kind: str, wanted: _Files) -> str
     summary = DatasetSummary.load(str(training_data(folder)))
     missing = (*summary.missing_values, *wanted.missing_values)
     images = image_files(summary.images, kinds, CsvOptions.of(summary.csv), missing)
-    plan = {"model": bundle.hexdigest(), "input": fingerprint([*kinds, *images]), "kinds": list(kinds.values())}
+    plan = {"model": bundle.hexdigest(), "input": fingerprint_with_images(list(kinds), images), "kinds": list(kinds.values())}
     return json.dumps({**plan, "missing_values": wanted.missing_values, "output": kind})
 
 

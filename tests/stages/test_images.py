@@ -179,6 +179,14 @@ def test_a_changed_image_changes_the_datas_fingerprint(photos):
     assert data_fingerprint(spec(path)) != before
 
 
+def test_an_image_that_moves_to_the_place_of_a_missing_one_changes_the_datas_fingerprint(photos):
+    path = csv(photos, ["images/a.png", "other/a.png"])
+    before = data_fingerprint(spec(path))
+    (photos / "other").mkdir()
+    (photos / "images" / "a.png").rename(photos / "other" / "a.png")
+    assert data_fingerprint(spec(path)) != before
+
+
 def test_parts_of_predictions_are_not_resumed_with_a_changed_image(photos, tmp_path):
     rows = csv(photos, ["images/a.png", "images/b.jpg"])
     bundle_with_images(tmp_path / "model", "photo")

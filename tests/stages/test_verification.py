@@ -8,6 +8,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 
 from switchyard.components.bundle.verification import check_version
 from switchyard.components.data import source
+from switchyard.components.ingest.images import fingerprint_with_images
 from switchyard.components.ingest.sources import fingerprint
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import write_manifest
@@ -72,7 +73,7 @@ def test_an_image_that_the_data_name_is_part_of_the_data(tmp_path, registered):
     (tmp_path / "x.png").write_bytes(b"one")
     bundle_with_images(folder, "a")
     client = tracking.client(uri)
-    client.set_model_version_tag("m", "1", DATA, fingerprint([str(data), str(tmp_path / "x.png")]))
+    client.set_model_version_tag("m", "1", DATA, fingerprint_with_images([str(data)], [str(tmp_path / "x.png")]))
     assert outcomes(uri)["data"] == "same"
     (tmp_path / "x.png").write_bytes(b"two")
     assert outcomes(uri)["data"] == "changed"

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from switchyard.components.data.summary import DatasetSummary
-from switchyard.components.ingest.images import data_fingerprint, images_of_input
+from switchyard.components.ingest.images import data_fingerprint, fingerprint_with_images, images_of_input
 from switchyard.components.ingest.sources import find_files, fingerprint
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import aliases
@@ -89,7 +89,7 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
 
 def _sample_fingerprint(config: PipelineConfig, sample: str) -> str:
     files = find_files([sample], "validation.serving_sample")
-    return fingerprint([*files, *images_of_input(input_spec(config), files, "auto")])
+    return fingerprint_with_images(files, images_of_input(input_spec(config), files, "auto"))
 
 
 def match(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRun | None:
