@@ -27,7 +27,8 @@ def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[st
     if decides is not None and decides not in (*directed, *own):
         raise UserError(
             f"evaluation.improvement.metric: {decides!r} cannot decide between two models of a {task} task."
-            f"{did_you_mean(decides, [*directed, *own])} Allowed: {', '.join([*directed, *own])}."
+            f"{did_you_mean(decides, [*directed, *own])} Allowed: {', '.join([*directed, *own])}"
+            f"{'' if own else ', or a function in the file of evaluation.metrics'}."
         )
     if improvement and (decides in own) != (improvement.better is not None):
         missing = f"is missing, and {decides!r} is a metric of your own; set it to higher or lower, whichever is better"

@@ -46,16 +46,17 @@ def class_lists(
         )
     missing = {"", *words}
     found: list[list[str] | None] = []
+    refused = 0
     for value in plain(column).to_pylist():
         try:
             classes = _classes(value, separator, missing)
         except _NoListError as error:
             bad.add(file, f"the label {name!r} {error}", str(value))
             classes = None
-        else:
-            if classes is None:
-                bad.add(file, f"the label {name!r} is missing; a row without classes has the list []")
+            refused += 1
         found.append(classes)
+    if missed := found.count(None) - refused:
+        bad.add(file, f"the label {name!r} is missing; a row without classes has the list []", number=missed)
     lists = pa.array(found, pa.list_(pa.string()))
     whole = batch.set_column(batch.schema.get_field_index(name), name, lists)
     return whole.filter(lists.is_valid()) if lists.null_count else whole
@@ -91,7 +92,9 @@ def _parsed(text: str, separator: str) -> list[object]:
         if isinstance(parsed, list):
             return parsed
     if not separator:
-        raise _NoListError('is no JSON list such as ["a", "b"]; give the separator of its classes as data.label_separator')
+        raise _NoListError(
+            'is no JSON list such as ["a", "b"], and data.label_separator, which separates its classes, is not set'
+        )
     return list(text.split(separator))
 
 

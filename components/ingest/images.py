@@ -196,9 +196,9 @@ def _exists(place: str) -> bool:
 def _read(file: str, path: str) -> bytes:
     place = _place(file, path)
     if not place:
-        raise NoImageError("must hold paths in the folder of the data")
+        raise NoImageError("names a file outside of the folder of the data")
     if is_local(place) and not Path(place).is_file():  # a pipe would never end
-        raise NoImageError("must hold paths of files in the folder of the data")
+        raise NoImageError("names no file in the folder of the data")
     try:
         with open_file(place) as image:
             return image.read(MOST_BYTES + 1)

@@ -85,7 +85,8 @@ def list_files(patterns: Sequence[str], key: str = "data.path") -> Listing:
         good = [p for p in matched if p not in without_rows]
         if not good:
             only = f" but {listed(without_rows)}, without rows" if without_rows else ""
-            raise UserError(f"{key}: no file matches {pattern}{only}. Check the path (relative ones are relative to the YAML).")
+            start = "the YAML" if "." in key else "the working directory"  # keys of the config have a dot, arguments none
+            raise UserError(f"{key}: no file matches {pattern}{only}. Check the path (relative ones are relative to {start}).")
         files |= dict.fromkeys(good)
         skipped |= dict.fromkeys(without_rows)
     return Listing(list(files), [p for p in skipped if p not in files])

@@ -91,7 +91,9 @@ def unusable_features(schema: schema_pb2.Schema, no_features: Collection[str]) -
         if feature.name in no_features:
             continue
         if not feature.HasField("shape") and feature.value_count.max > 1:
-            found[feature.name] = "it holds a varying number of values per row; write a preprocessing_fn for it"
+            numbers = f"declare data.columns: {{{feature.name}: {{type: sequence, length: 32}}}}, or "
+            fix = f"{'' if feature.type == schema_pb2.BYTES else numbers}write a preprocessing_fn for it"
+            found[feature.name] = f"it holds a varying number of values per row; {fix}"
         elif feature.type == schema_pb2.BYTES and feature.HasField("shape") and _width(feature) > 1:
             found[feature.name] = "it holds several texts per row; write a preprocessing_fn for it"
         elif feature.type not in (schema_pb2.BYTES, schema_pb2.INT, schema_pb2.FLOAT) or NO_VALUE in feature.annotation.tag:

@@ -159,7 +159,7 @@ def test_predict_refuses_invalid_arguments(inputs, model, tmp_path, warm):
     cases = {
         (folder / "in.csv", "-o", tmp_path / "out.xlsx"): "cannot infer the format",
         (folder / "in.csv", "-o", tmp_path / "no" / "out.csv"): "does not exist; create it",
-        (folder / "none.csv", "-o", tmp_path / "out.csv"): "no file matches",
+        (folder / "none.csv", "-o", tmp_path / "out.csv"): "relative ones are relative to the working directory",
         (tmp_path / "less.csv", "-o", tmp_path / "a.csv"): "column 'mean_area' is missing",
         (tmp_path / "more.csv", "-o", tmp_path / "b.csv"): "has a column 'prediction'",
     }

@@ -297,6 +297,17 @@ def test_a_column_whose_only_values_are_in_another_split_has_its_type_and_is_not
     assert unusable_features(schema, ["y"]) == {"late": "it has no value in the training split"}
 
 
+def test_a_list_of_numbers_of_any_length_is_not_used_and_its_declaration_is_named():
+    schema = schema_pb2.Schema()
+    for name, kind in {"clicks": schema_pb2.FLOAT, "words": schema_pb2.BYTES}.items():
+        schema.feature.add(name=name, type=kind, value_count=schema_pb2.ValueCount(min=0, max=3))
+    assert unusable_features(schema, ["y"]) == {
+        "clicks": "it holds a varying number of values per row; declare data.columns: {clicks: {type: sequence, length: 32}}, "
+        "or write a preprocessing_fn for it",
+        "words": "it holds a varying number of values per row; write a preprocessing_fn for it",
+    }
+
+
 def test_statistics_with_fine_quantiles_have_the_histograms_that_tfdv_makes(monkeypatch):
     frame = messy()[["x", "miles", "level", "children", "gaps", "tract"]]
     fine = statistics(frame)

@@ -108,8 +108,8 @@ def test_paths_base64_and_bytes_are_the_same_images_in_every_format(photos):
 
 BAD = {
     "has no image": None,
-    "must hold paths of files in the folder of the data": "images/none.png",
-    "must hold paths in the folder of the data": "../secret.png",
+    "names no file in the folder of the data": "images/none.png",
+    "names a file outside of the folder of the data": "../secret.png",
     "must hold JPEG or PNG images, their paths or their base64": "not an image",
     "must hold JPEG or PNG images": b64(b"GIF89a not ours"),
     "must hold complete images": b64(PNG[: len(PNG) // 2]),

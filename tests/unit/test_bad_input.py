@@ -83,6 +83,11 @@ INPUT = [
         config=config(evaluation={"improvement": {"metric": "calibration"}}),
     ),
     Case(
+        "improvement by a metric that no file defines",
+        "recall, f1, or a function in the file of evaluation.metrics.",
+        config=config(evaluation={"improvement": {"metric": "cost", "better": "lower"}}),
+    ),
+    Case(
         "change of no direction",
         "'calibration' has no direction",
         config=config(evaluation={"thresholds": {"calibration": {"min_change": 0}}}),

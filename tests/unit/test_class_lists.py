@@ -90,6 +90,17 @@ def test_a_row_whose_label_is_no_list_is_a_bad_row(tmp_path, value, reason):
     assert bad.count == 1
 
 
+def test_missing_labels_of_a_batch_are_one_finding_with_their_number(tmp_path):
+    """Not the same line for each of them, which would hide the other reasons among the first five."""
+    rows(["a|b", "NA", "", "[]", '["a"]', '["b"]']).to_csv(tmp_path / "d.csv", index=False)
+    bad = BadRows(3)
+    assert scan(spec(tmp_path / "d.csv"), bad).rows == 3
+    first, second = (s["reason"] for s in bad.samples)
+    assert first.endswith('is no JSON list such as ["a", "b"], and data.label_separator, which separates its classes, is not set')
+    assert second == "the label 'tags' is missing; a row without classes has the list []"
+    assert bad.count == 3
+
+
 @pytest.mark.parametrize(
     ("values", "more", "reason"),
     [
