@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from switchyard.components.data_gate.findings import SCHEMA, Finding
 from switchyard.components.data_gate.statistics import Statistics, common, features_of
@@ -25,8 +26,8 @@ def weight_findings(statistics: Statistics, split: str, name: str) -> list[Findi
     return list(_problems(feature, split, name))
 
 
-def _problems(feature: object, split: str, name: str) -> Iterator[Finding]:
-    counts, numbers = common(feature), feature.num_stats  # type: ignore[attr-defined]
+def _problems(feature: Any, split: str, name: str) -> Iterator[Finding]:
+    counts, numbers = common(feature), feature.num_stats
     nan = int(numbers.histograms[0].num_nan) if numbers.histograms else 0
     there, missing = int(counts.num_non_missing), int(counts.num_missing) + nan
     if missing:

@@ -45,8 +45,7 @@ class QueryExamples(Examples):
         sizes = np.bincount(query)
         if len(sizes) > MOST_QUERIES:
             raise UserError(
-                f"group: {len(sizes):,} queries in one split, at most {MOST_QUERIES:,} are told apart in training; use fewer of "
-                "them"
+                f"group: {len(sizes):,} queries in one split, at most {MOST_QUERIES:,} fit their numbers in training; use fewer"
             )
         relevant = np.bincount(query, labels[:, 0] > 0) > 0
         weights = len(query) / max(1, relevant.sum()) * relevant / sizes

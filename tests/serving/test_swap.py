@@ -114,7 +114,7 @@ def test_promotions_and_rollbacks_under_load_fail_no_request(registered, bundles
     """No request fails, every answer is the old or the new model's; a damaged version is not put in; memory stays."""
     uri, client = registered
     right = expected(bundles, rows)
-    assert np.abs(right["1"] - right["2"]).max() > 1e-3, "the two can be told apart"
+    assert np.abs(right["1"] - right["2"]).max() > 1e-3, "the two differ"
     with serving(f"{NAME}@champion", tmp_path / "log", "--tracking-uri", uri, "--poll", "0.2") as server:
         with load(server, rows) as answers:
 

@@ -13,7 +13,7 @@ from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.scan import read_batches, scan
-from switchyard.pipelines.commands.models import _encoded, _labelled
+from switchyard.pipelines.api.compare import _encoded, _labelled
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.preflight import check_task
 from tests.ingest_inputs import input_spec

@@ -111,7 +111,7 @@ def test_more_queries_than_float32_tells_apart_are_refused(monkeypatch):
     monkeypatch.setattr(queries, "MOST_QUERIES", 3)
     examples([2, 1, 1])
 
-    with pytest.raises(UserError, match="group: 4 queries in one split, at most 3 are told apart"):
+    with pytest.raises(UserError, match="group: 4 queries in one split, at most 3 fit their numbers"):
         examples([1, 1, 1, 1])
 
 

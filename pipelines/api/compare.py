@@ -1,0 +1,246 @@
+"""Measures two registered versions of a model on the same rows of a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from switchyard.components.errors import StageError, UserError, did_you_mean
+from switchyard.components.metrics import DIRECTION, PRIMARY, base, direction
+from switchyard.components.tasks import RANKING, TASKS
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.tracking.model_registry import Version
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from switchyard.components.bundle.model import BundleInfo
+    from switchyard.components.data.summary import DatasetSummary
+
+
+@dataclass(frozen=True)
+class OnSameRows:
+    """Two versions on the same rows: metric -> values, and metric -> (improvement, interval) of the second over the first.
+
+    Undefined values are None: the AUC of a single class, the precision without positive predictions. `weighted_by` is the column
+    of the sample weights, empty if all rows weigh the same. `unlabelled`: rows of the file without a label
+    or group, which are left out.
+    """
+
+    rows: int
+    primary: str
+    metrics: dict[str, dict[str, float | None]]
+    better: dict[str, tuple[float | None, tuple[float, float] | None]]
+    weighted_by: str = ""
+    unlabelled: int = 0
+
+
+def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sample_weight: str | None) -> OnSameRows:
+    """Returns the metrics of two versions on the labelled rows of a file, and how much better the second is.
+
+    Args:
+        uri: MLflow's server or database.
+        name: the registered model.
+        chosen: the two versions.
+        data: file with rows and their labels.
+        sample_weight: column to weigh the rows by; None: that of the versions; empty: all weigh the same.
+
+    Raises:
+        UserError: the versions predict something else, or the rows do not fit them.
+        StageError: the file has no rows.
+    """
+    from switchyard.components.import_order import import_torch_first
+
+    import_torch_first()
+    from switchyard.components.bundle.model import load_bundle, reordered, training_data
+    from switchyard.components.bundle.source import ModelRef
+    from switchyard.components.data.summary import DatasetSummary
+    from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, unit_weights, weighted_metrics
+
+    scores: dict[str, Any] = {}
+    targets: dict[str, Any] = {}
+    weighed: dict[str, pd.Series] = {}
+    classes: list[Any] = []
+    for version in chosen:
+        with ModelRef(uri, name, version.version).open() as opened:
+            bundle = load_bundle(opened.folder, opened.digest)
+            info = bundle.info
+            # The positive class may differ: scores are reordered to the first version's classes.
+            summary = DatasetSummary.load(str(training_data(opened.folder)))
+            targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)), info.targets, summary.group)
+            classes = classes or info.classes
+            if len(set(map(repr, targets.values()))) > 1:
+                listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, *_) in targets.items())
+                raise UserError(
+                    f"{name}: {listed}, perhaps with different classes, quantiles or groups; they cannot be compared on the same "
+                    "rows."
+                )
+            numbers = {f.name for f in info.features if f.dtype != "string"}
+            weight = info.sample_weight if sample_weight is None else sample_weight
+            frame = _read_rows(data, opened.folder, numbers | {*info.labels, weight})
+            given = len(frame)
+            frame = _labelled(frame, info, summary, data)
+            if sample_weight:
+                _check_choice(sample_weight, frame, info, data)
+            if weight and weight in frame:
+                weighed[weight] = frame[weight]
+            if len(weighed) > 1:
+                listed = " and ".join(map(repr, weighed))
+                raise UserError(
+                    f"{name}: versions {' and '.join(v.version for v in chosen)} have different sample weights, {listed}; choose "
+                    "one column for both by --sample-weight COLUMN, or --sample-weight '' to weigh all rows the same"
+                )
+            try:
+                scores[version.version] = reordered(bundle.scores(frame), info, classes)
+            except UserError as error:
+                raise UserError(f"{data}: {error}") from None
+    labels = _encoded(frame, info, classes, summary.group, data)
+    if TASKS[info.task].has_probabilities:
+        scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
+    weighted_by = next(iter(weighed), "")
+    weights = _weights(weighed[weighted_by], weighted_by, data) if weighed else None
+    functions = {v: weighted_metrics(info.task, labels, s, info.targets) for v, s in scores.items()}
+    of_units = unit_weights(info.task, labels, weights)
+    measured = {v: {m: float(f(of_units)) for m, f in of.items()} for v, of in functions.items()}
+    samples = replicates(Rows(info.task, labels, scores, targets=info.targets, weights=weights))
+    first, second = (v.version for v in chosen)
+    better = {
+        m: (
+            _existing(direction(m) * (measured[second][m] - measured[first][m])),
+            interval(direction(m) * (samples[second][m] - samples[first][m])),
+        )
+        for m in measured[first]
+        if base(m) in DIRECTION
+    }
+    existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
+    return OnSameRows(len(labels), PRIMARY[info.task], existing, better, weighted_by, given - len(labels))
+
+
+def _with_listed(known: pd.DataFrame, info: BundleInfo, separator: str, data: Path) -> pd.DataFrame:
+    """Returns the rows with a column of 0 and 1 for each class that the label column lists."""
+    import pyarrow as pa
+
+    from switchyard.components.ingest.bad_rows import BadRows
+    from switchyard.components.ingest.class_lists import class_lists, expanded
+
+    bad = BadRows(0)
+    column = pa.RecordBatch.from_arrays([pa.array(known[info.label].tolist())], names=[info.label])
+    ones, others = expanded(class_lists(column, info.label, separator, (), str(data), bad), info.label, info.targets)
+    if bad.count:
+        raise UserError(f"--data: {bad.first(1).strip()}; correct it")
+    if others:
+        raise UserError(f"{data}: {info.label} holds {in_a_line(others[:5])}; the models' classes are {in_a_line(info.targets)}.")
+    return known.assign(**{n: c.to_numpy() for n, c in zip(ones.schema.names, ones.columns, strict=True)})
+
+
+def _labelled(frame: pd.DataFrame, info: BundleInfo, summary: DatasetSummary, data: Path) -> pd.DataFrame:
+    """Returns the rows with every label, and with the group of a ranking."""
+    from switchyard.components.ingest.class_lists import lists_classes
+
+    group, lists = summary.group, lists_classes(info.task, info.label, info.targets)
+    needed = [*([info.label] if lists else info.labels), *([group] if group else [])]
+    for label in needed:
+        if label not in frame:
+            what = "group" if label == group else "label"
+            raise UserError(f"{data}: has no column {label!r}, the {what}. Columns: {in_a_line(frame.columns)}.")
+    known = frame[frame[needed].notna().all(axis=1)]
+    if known.empty:
+        raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
+    return _with_listed(known, info, summary.label_separator, data) if lists else known
+
+
+def _check_choice(weight: str, frame: pd.DataFrame, info: BundleInfo, data: Path) -> None:
+    if info.task == RANKING:
+        raise UserError("--sample-weight: a ranking is measured by query, not by row; remove it")
+    if weight in info.labels:
+        raise UserError(f"--sample-weight: the column {weight!r} is the label; name another column")
+    if weight not in frame:
+        raise UserError(
+            f"--sample-weight: {data} has no column {weight!r}.{did_you_mean(weight, frame.columns)} "
+            f"Columns: {in_a_line(frame.columns)}."
+        )
+
+
+def _weights(column: pd.Series, name: str, data: Path) -> np.ndarray:
+    """Returns the sample weights of the rows, float64 (B,)."""
+    import numpy as np
+    import pandas as pd
+
+    weights = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
+        raise UserError(
+            f"{data}: {name}, the sample weights, must be finite numbers of 0 or more, not all 0; correct them, or use "
+            "--sample-weight '' to weigh all rows the same"
+        )
+    return weights
+
+
+def _existing(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFrame:
+    """Reads rows in the same way as the model's training data."""
+    import pandas as pd
+
+    from switchyard.components.bundle.model import training_data
+    from switchyard.components.data.summary import DatasetSummary
+    from switchyard.components.ingest.bad_rows import BadRows
+    from switchyard.components.ingest.csv_options import CsvOptions
+    from switchyard.components.ingest.declared import plain_numbers
+    from switchyard.components.ingest.images import in_parts, with_images
+    from switchyard.components.ingest.readers import reader
+    from switchyard.components.ingest.sources import find_files, format_of
+
+    summary = DatasetSummary.load(str(training_data(model)))
+    options = CsvOptions.of(summary.csv)
+    frames = []
+    for file in find_files([str(data)], "--data"):
+        kind = format_of(file, "auto")
+        with closing(reader(kind, options)(file, BadRows(0), summary.missing_values)) as batches:
+            parts = (with_images(b, summary.images, file) for b in in_parts(batches, summary.images))
+            plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in parts)
+            frames += [b.to_pandas(integer_object_nulls=True) for b in plain]
+    if not frames:
+        raise StageError(f"{data}: no rows.")
+    rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return rows
+
+
+def _encoded(frame: pd.DataFrame, info: BundleInfo, classes: Sequence[Any], group: str | None, data: Path) -> np.ndarray:
+    """Returns the labels of rows, see `bootstrap.Rows`. Raises UserError for values that are no label of the models."""
+    import numpy as np
+    import pyarrow as pa
+
+    from switchyard.components.evaluation.ranking import query_codes
+    from switchyard.components.ingest.labels import ZERO_OR_ONE, zero_or_one
+
+    kept = ZERO_OR_ONE if zero_or_one(info.task) else classes
+    each = [_labels(frame[label], kept) for label in info.labels]
+    for label, values in zip(info.labels, each, strict=True):
+        if np.isnan(values).any():
+            unknown = sorted({str(v) for v in frame[label][np.isnan(values)]})[:5]
+            known = f"the models' classes are {in_a_line(kept)}" if kept else "the models predict numbers"
+            raise UserError(f"{data}: {label} holds {in_a_line(unknown)}; {known}.")
+    if group:
+        each.append(query_codes(pa.array(frame[group].tolist())))
+    return np.stack(each, axis=1) if len(each) > 1 else each[0]
+
+
+def _labels(column: pd.Series, classes: Sequence[Any]) -> np.ndarray:
+    """Returns class indices, or the values of a regression, float64 (B,); NaN for values that are no class or no number."""
+    import numpy as np
+    import pandas as pd
+
+    from switchyard.components.ingest.labels import class_of
+
+    if not classes:
+        return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    index = {c: float(i) for i, c in enumerate(classes)}
+    found = (class_of(v.item() if isinstance(v, np.generic) else v, classes, untyped=True) for v in column)
+    return np.asarray([np.nan if c is None else index[c] for c in found])
