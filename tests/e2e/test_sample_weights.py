@@ -84,11 +84,12 @@ def versions(ran, warm):
 )
 def test_versions_are_compared_by_one_weight_of_each_row(pair, options, dropped, weighted_by, ran, versions, warm, tmp_path):
     folder, first = ran
-    pd.read_csv(folder / "test.csv").drop(columns=dropped).to_csv(tmp_path / "rows.csv", index=False)
+    rows = pd.read_csv(folder / "test.csv", dtype=str).drop(columns=dropped)
+    pd.concat([rows, rows.head(2).assign(**{LABEL[0]: None})]).to_csv(tmp_path / "rows.csv", index=False)
     place = ["--data", tmp_path / "rows.csv", "--json", "--workspace", folder / "w"]
     done = warm("models", "compare", "weighted", *(versions[v] for v in pair), *options, *place)
     assert done.code == 0, done.stderr
-    assert done.json["weighted_by"] == weighted_by
+    assert (done.json["weighted_by"], done.json["rows"], done.json["unlabelled"]) == (weighted_by, len(rows), 2)
     if WEIGHT in pair:
         same = done.json["metrics"][versions[WEIGHT]]["auc"] == pytest.approx(first["metrics"]["auc"], abs=1e-6)
         assert same == bool(weighted_by)
