@@ -81,10 +81,10 @@ REFUSED = {
         torch_model("nn.Linear(len(self.names), 1), nn.Sigmoid()"),
         "ends in sigmoid",
     ),
-    "compiled, Keras": (
+    "eager, Keras": (
         "tensorflow",
-        keras_model(after="model.compile(optimizer=keras.optimizers.SGD(0.05), loss='mse')"),
-        "its own compile()",
+        keras_model(after="model.compile(optimizer=keras.optimizers.SGD(0.05), loss='mse', run_eagerly=True)"),
+        "Remove it from compile().",
     ),
     "late export error, PyTorch": (
         "pytorch",

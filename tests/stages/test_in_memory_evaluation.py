@@ -40,7 +40,7 @@ CLASSES: Mapping[str, list[Any]] = {
     **{task: [] for task in TASKS if task not in ("binary", "multiclass")},
 }
 LABELS = {"multioutput": ("y1", "y2"), "multilabel": ("y1", "y2")}
-OWN = "def cost(labels, scores):\n    return float((labels.T @ scores).sum())\n"
+OWN = "def cost(labels, scores):\n    return float((labels{}.T @ scores).sum())\n"
 
 
 def _targets(task: str) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ class Case:
             self._models.append(model)
         self._baseline = _artifact(artifacts.Baseline, folder / "baseline")
         BaselineContents(version, "pytorch", "", None, "", rows=shards * ROWS, judged=shards * ROWS - 1).save(self._baseline.uri)
-        (folder / "own.py").write_text(OWN)
+        (folder / "own.py").write_text(OWN.format("[:, :1]" if task == "ranking" else ""))
         by_folder = {str(bundle_path(m.uri)): n for m, n in zip(self._models, ("a", "b"), strict=True)}
         monkeypatch.setattr(
             predictions, "load_bundle", lambda place, digest, **_: ColumnModel(by_folder.get(place, "champion"), task, width)

@@ -13,7 +13,9 @@ from tests.training_jobs import TRAIN, after_third_epoch, job, same_curve, start
 
 # `make test-tpu` sets it: an environment with torch_xla and the PyTorch that fits it.
 PYTHON = os.environ.get("SWITCHYARD_TPU_PYTHON", str(REPOSITORY / ".venv-tpu" / "bin" / "python"))
-XLA = {"SWITCHYARD_TRY_XLA_ON_CPU": "1", "PJRT_DEVICE": "CPU", "PYTHONPATH": str(REPOSITORY)}
+# The last is what a stage passes on once TensorFlow has imported JAX on a machine without a TPU.
+STAGES_OWN = {"PYTHONPATH": str(REPOSITORY), "TPU_SKIP_MDS_QUERY": "1"}
+XLA = {"SWITCHYARD_TRY_XLA_ON_CPU": "1", "PJRT_DEVICE": "CPU", **STAGES_OWN}
 AS_ON_A_TPU = """
 from switchyard.components.training.tensorflow import replicas as tensorflow_replicas
 made = tensorflow_replicas.Replicas.__init__
@@ -75,7 +77,7 @@ def test_pytorch_xla_resumes_after_a_kill(prepared, alone, tmp_path):
     [
         (2, XLA, "requests 2 tpu"),
         # PyTorch/XLA falls back to a CPU by itself; that is no choice of the user's.
-        (1, {"PYTHONPATH": str(REPOSITORY)}, "requests 1 tpu, this machine has: "),
+        (1, STAGES_OWN, "requests 1 tpu, this machine has: "),
     ],
     ids=["two of one", "none"],
 )

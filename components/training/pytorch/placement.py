@@ -22,6 +22,7 @@ def tpus() -> int:
         return 0
     if xla_on_cpu():
         return 1
+    _allow_metadata()
     return XLAAccelerator.auto_device_count() if XLAAccelerator.is_available() else 0
 
 
@@ -30,6 +31,7 @@ def placement(request: TrainRequest) -> dict[str, Any]:
 
     With several workers these follow the launcher's environment variables.
     """
+    _allow_metadata()  # Lightning looks for TPUs whatever the kind
     kind = request.accelerator.kind
     accelerator = {"gpu": "cuda", "tpu": _CpuAsTpu() if xla_on_cpu() else "tpu"}.get(kind, kind)
     if request.shard.count == 1:
@@ -51,6 +53,13 @@ def xla_on_cpu() -> bool:
     """Returns whether PyTorch/XLA runs on its CPU device."""
     # PJRT_DEVICE=CPU is not a sign of intent: torch_xla sets it by itself if it finds no TPU.
     return bool(os.environ.get(variables.TRY_XLA_ON_CPU))
+
+
+def _allow_metadata() -> None:
+    # JAX, which TensorFlow imports, sets the variable where it finds no TPU, and a stage's environment becomes that of its
+    # trainings. PyTorch/XLA then requires the other variable instead of reporting that there is no TPU.
+    if "TPU_ACCELERATOR_TYPE" not in os.environ:
+        os.environ.pop("TPU_SKIP_MDS_QUERY", None)
 
 
 class _CpuAsTpu(XLAAccelerator):
