@@ -54,6 +54,10 @@ COPY components /opt/switchyard/src/components
 COPY pipelines /opt/switchyard/src/pipelines
 RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
     UV_NO_CACHE=1 VIRTUAL_ENV=/opt/switchyard /opt/uv/bin/uv pip install --no-deps --no-build-isolation --compile-bytecode /opt/switchyard/src
+# Packages of user code, in versions that leave the others as they are.
+ARG DEPENDENCIES=
+RUN [ -z "${DEPENDENCIES}" ] \
+ || PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_NO_CACHE_DIR=1 /opt/switchyard/bin/switchyard dependencies add ${DEPENDENCIES}
 # KFP starts `python3`; bytecode is there already; caches go where any user may write.
 ENV PATH=/opt/switchyard/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

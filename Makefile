@@ -190,15 +190,21 @@ sbom-image: $(AUDIT_STAMP) ## Write the packages installed in the image IMAGE (n
 	print("\n".join(sorted({f"{x.name}=={x.version}" for x in d()})))' \
 	  | $(CYCLONEDX) --output-file "$$to" - && echo "$$to"
 
-COMPILE_ANY := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+COMPILE_BARE := $(UV) pip compile --quiet --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+COMPILE_ANY := $(COMPILE_BARE) --generate-hashes
 COMPILE_311 := $(COMPILE_ANY) --python-version 3.11 --python-platform x86_64-manylinux_2_36
 COMPILE := $(COMPILE_311) --override requirements.overrides.txt
+# Without hashes, which pip would then demand of every package.
+CONSTRAINTS := $(COMPILE_BARE) setup.py --extra gpu --extra kubeflow --extra lightgbm
 
 lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.txt
 	$(COMPILE) setup.py --extra dev --output-file requirements.lock
 	$(COMPILE_ANY) --universal --python-version 3.12 setup.py --extra dev --output-file $(NEW_LOCK)
 	$(COMPILE) setup.py --extra kubeflow --extra lightgbm --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
 	$(COMPILE) setup.py infra/image/tpu.in --extra kubeflow --extra lightgbm --output-file infra/image/requirements.tpu.lock
+	$(CONSTRAINTS) --python-version 3.11 --python-platform x86_64-manylinux_2_36 --override requirements.overrides.txt \
+	  --constraint requirements.lock --output-file components/user_code/constraints-3.11.txt
+	$(CONSTRAINTS) --universal --python-version 3.12 --constraint $(NEW_LOCK) --output-file components/user_code/constraints-3.12.txt
 	for tool in audit docs; do $(COMPILE_311) infra/$$tool/requirements.in --output-file infra/$$tool/requirements.lock || exit; done
 
 ACCELERATOR ?= cpu
@@ -206,9 +212,14 @@ CONTAINERS ?= $(firstword $(foreach tool,docker podman,$(shell command -v $(tool
 VERSION := $(shell sed -n 's/^    version="\(.*\)",/\1/p' setup.py)
 IMAGE ?= switchyard:$(VERSION)$(if $(filter cpu,$(ACCELERATOR)),,-$(ACCELERATOR))
 
-image: ## Build the container image: ACCELERATOR=cpu|gpu|tpu IMAGE=name:tag
+# Packages of user code: a list, or those that a pipeline lists.
+PIPELINE ?=
+DEPENDENCIES ?= $(if $(PIPELINE),$(shell $(VENV)/bin/switchyard dependencies list "$(PIPELINE)" || echo failed))
+
+image: ## Build the container image: ACCELERATOR=cpu|gpu|tpu IMAGE=name:tag PIPELINE=pipeline.yaml (its dependencies)
 	@test -n "$(CONTAINERS)" || { echo "make image: needs docker or podman on the PATH"; exit 2; }
-	$(CONTAINERS) build $(IMAGE_FLAGS) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg VERSION=$(VERSION) \
+	@test "$(lastword $(DEPENDENCIES))" != failed
+	$(CONTAINERS) build $(IMAGE_FLAGS) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg DEPENDENCIES="$(DEPENDENCIES)" --build-arg VERSION=$(VERSION) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) --tag $(IMAGE) .
 
 clean: ## Remove what make installed

@@ -31,7 +31,7 @@ setup(
             "examples/*/*.csv",
             "examples/*/*.parquet",
         ],
-        "switchyard.components": ["py.typed", "pages/*.html"],
+        "switchyard.components": ["py.typed", "pages/*.html", "user_code/constraints-*.txt"],
     },
     entry_points={
         "console_scripts": [
@@ -57,6 +57,7 @@ setup(
         "nvidia-ml-py>=12",
         "orjson>=3.10",
         "optuna>=5,<6",
+        "packaging>=23",
         "pandas>=2.2,<3",
         "pillow>=10",
         "prometheus-client>=0.20",

@@ -30,6 +30,7 @@ from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
 from switchyard.components.training.trainers import boosts_trees
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
+from switchyard.components.user_code.dependencies import check_installed
 from switchyard.components.user_code.loading import load_function, snapshot_file, split_reference
 from switchyard.components.user_code.tokenizer import Tokenizer
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -165,7 +166,8 @@ def _check_monitored(config: PipelineConfig, task: str) -> None:
 
 
 def check_code(config: PipelineConfig, store: Path) -> None:
-    """Snapshots the user's files. Raises UserError for a file that does not exist or is no Python."""
+    """Snapshots the user's files. Raises UserError for a file that does not exist or is no Python, or a missing dependency."""
+    check_installed(config.dependencies)
     for framework in config.trainer.frameworks:
         trainer_settings(config, store, framework)
     preprocessing_code(config, store)

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from switchyard.components.errors import UserError
-from switchyard.components.user_code.loading import admit_bundled, file_of, is_file, load_function
+from switchyard.components.user_code.loading import DEPENDENCIES, admit_bundled, file_of, is_file, load_function
 
 FOLDER = "code"
 # Framework -> its predictor, which loads the trainer's export without the trainer's imports.
@@ -81,7 +81,7 @@ def bundled_code(framework: str, trainer: type | None) -> tuple[str, Mapping[str
         return framework, {}
     if is_file(framework):
         file = file_of(framework)
-        files = (f for f in file.parent.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+        files = (f for f in file.parent.rglob("*") if f.is_file() and "__pycache__" not in f.parts and f.name != DEPENDENCIES)
         return f"{file.name}:{trainer.__name__}", {f.relative_to(file.parent).as_posix(): f for f in files}
     source = getattr(sys.modules[trainer.__module__], "__file__", None)
     if source is None or not source.endswith(".py"):

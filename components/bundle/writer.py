@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,8 @@ from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tasks import TASKS
 from switchyard.components.tracking.manifest import FORMAT, write_manifest
-from switchyard.components.user_code.dependencies import canonical, requirements
+from switchyard.components.user_code.constraints import canonical
+from switchyard.components.user_code.dependencies import requirements
 from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
 from switchyard.components.values.raw_features import RawFeature, raw_feature
 from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
@@ -64,6 +65,7 @@ def save_bundle(
     code: Mapping[str, Path],
     data: Mapping[str, Path],
     tokenizer: Path | None = None,
+    dependencies: Sequence[str] = (),
 ) -> str:
     """Writes the MLflow Model and returns the digest of its manifest.
 
@@ -76,6 +78,7 @@ def save_bundle(
         code: name -> file of the user's trainer.
         data: name -> file that later data is compared with; see `training_data`.
         tokenizer: folder of the user's tokenizer, copied into the bundle.
+        dependencies: the config's `dependencies`.
     """
     work = target.with_name(f"{target.name}.parts")
     shutil.rmtree(work, ignore_errors=True)
@@ -101,7 +104,7 @@ def save_bundle(
         # A URI: in a path MLflow would decode percent escapes.
         "artifacts": {"bundle": work.absolute().as_uri()},
         "signature": signature(info),
-        "pip_requirements": _requirements(info, requirements([work / CODE, work / TOKENIZER])),
+        "pip_requirements": _requirements(info, requirements([work / CODE, work / TOKENIZER], dependencies)),
     }
     try:
         mlflow.pyfunc.save_model(**settings, input_example=_plain(rows.head(EXAMPLE_ROWS), info))
@@ -190,7 +193,7 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
 
 
 def _requirements(info: BundleInfo, of_code: Mapping[str, str]) -> list[str]:
-    """Returns MLflow's `pip_requirements`: what loads a bundle, and what the user's code in it imports, name -> version."""
+    """Returns MLflow's `pip_requirements`: what loads a bundle, and what the user's code needs, name -> version."""
     own = {"pytorch": ["torch"], "lightgbm": ["lightgbm"]}.get(info.framework, [])
     own += ["pillow"] if any(f.image for f in info.features) else []
     packages = ["switchyard", "mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *own]

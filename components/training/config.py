@@ -332,6 +332,7 @@ class TrainerSettings(Section):
         hyperparameters: see `TrainerConfig`.
         trees: see `TrainerConfig`; None for a framework of networks.
         accelerator: devices, precision, determinism.
+        dependencies: packages of the user's code, if there is any that makes the model; part of the bundle's requirements.
     """
 
     version: str
@@ -348,6 +349,7 @@ class TrainerSettings(Section):
     hyperparameters: HyperparametersConfig
     trees: TreesConfig | None = None
     accelerator: AcceleratorProfile
+    dependencies: tuple[str, ...] = ()
 
 
 def is_code(reference: str) -> bool:

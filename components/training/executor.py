@@ -102,6 +102,7 @@ class Executor(base_executor.BaseExecutor):
             code=code,
             data=_training_data(input_dict, state),
             tokenizer=tokenizer,
+            dependencies=settings.dependencies,
         )
         model.set_string_custom_property("framework", trainer)
         why = diverged(job.loss.name, len(summary.classes), result.metrics)

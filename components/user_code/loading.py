@@ -24,7 +24,11 @@ from types import ModuleType
 from typing import Any
 
 from switchyard.components.errors import UserError, error_chain, in_one_line, text_of
+from switchyard.components.user_code.dependencies import check_installed, imported_names
 from switchyard.components.user_code.files import named_files
+
+# File of a snapshot with the config's `dependencies`, one a line. A bundle has them as MLflow's requirements instead.
+DEPENDENCIES = "switchyard_dependencies.txt"
 
 # Folders that users' code was loaded from in this process.
 _folders: set[str] = set()
@@ -54,7 +58,15 @@ def split_reference(reference: str, default_function: str) -> tuple[Path, str]:
     return Path(reference), default_function
 
 
-def snapshot(reference: str, default_function: str, store: Path, *, key: str, files: Sequence[Path] = ()) -> UserCode:
+def snapshot(
+    reference: str,
+    default_function: str,
+    store: Path,
+    *,
+    key: str,
+    files: Sequence[Path] = (),
+    dependencies: Sequence[str] = (),
+) -> UserCode:
     """Copies the code of `reference` to `store/<hash>/`, unless it exists, and returns its location.
 
     Args:
@@ -63,6 +75,7 @@ def snapshot(reference: str, default_function: str, store: Path, *, key: str, fi
         store: folder of snapshots.
         key: config key for the error.
         files: the config's `files`; those in the code's folder are copied too.
+        dependencies: the config's `dependencies`; a change of one is a change of the code.
 
     Raises:
         UserError: the file does not exist or is not Python.
@@ -76,6 +89,8 @@ def snapshot(reference: str, default_function: str, store: Path, *, key: str, fi
     digest = hashlib.sha256()
     for file in copied:
         digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + _read(file, key))
+    listed = "".join(f"{package}\n" for package in sorted(dependencies))
+    digest.update(listed.encode())
     target = store / digest.hexdigest()[:16]
     if not target.exists():
         store.mkdir(parents=True, exist_ok=True)
@@ -84,6 +99,8 @@ def snapshot(reference: str, default_function: str, store: Path, *, key: str, fi
             copy = temporary / file.relative_to(path.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
+        if listed:
+            (temporary / DEPENDENCIES).write_text(listed, encoding="utf-8")
         try:
             os.replace(temporary, target)
         except OSError:  # a concurrent run created it: same hash, same content
@@ -137,17 +154,6 @@ def _parse(file: Path, key: str) -> ast.Module:
         raise UserError(f"{key}: {file}, line {line}: not valid Python: {getattr(error, 'msg', error)}") from None
 
 
-def imported_names(tree: ast.Module) -> set[str]:
-    """Returns the dotted names that a syntax tree imports, at any place; of `from a import b` both `a` and `a.b`."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {node.module or "", *(f"{node.module}.{a.name}" if node.module else a.name for a in node.names)}
-    return names - {""}
-
-
 def _read(path: Path, key: str) -> bytes:
     try:
         return path.read_bytes()
@@ -176,6 +182,8 @@ def admit_bundled(code: Path, key: str) -> None:
 def load_function(path: str, function: str) -> Callable[..., Any]:
     """See `UserCode.load`."""
     folder, name = os.path.dirname(path), Path(path).stem
+    if os.path.exists(listed := os.path.join(folder, DEPENDENCIES)):
+        check_installed(Path(listed).read_text(encoding="utf-8").split())
     _make_room(folder)
     module = sys.modules.get(name)
     if module is None or getattr(module, "__file__", None) != path:
@@ -204,6 +212,8 @@ def _imported(name: str, path: str) -> ModuleType:
 def _hint(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return ". The code runs in a copy of its folder; list the files that it opens in the YAML: files: [...]"
+    if isinstance(error, ModuleNotFoundError):
+        return ". Install the package, and list it in the YAML: switchyard dependencies add PACKAGE --pipeline PIPELINE"
     return ". Remove the call that ends the process" if isinstance(error, SystemExit) else ""
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError, damaged_artifact, did_you_mean, first_line
-from switchyard.components.user_code.loading import UserCode, admit_bundled, blamed, folder_of
+from switchyard.components.user_code.loading import DEPENDENCIES, UserCode, admit_bundled, blamed, folder_of
 
 FOLDER = "tokenizer"
 TEXT, BYTES = "string", "bytes"
@@ -320,7 +320,7 @@ def save_sample(folder: str, split: str, content: bytes) -> None:
 
 
 def copy_folder(source: str, target: str) -> None:
-    """Copies a folder with its subfolders, except bytecode; both may be in an object store."""
+    """Copies a folder with its subfolders, except bytecode and `DEPENDENCIES`; both may be in an object store."""
     import tensorflow as tf
 
     for place, _, names in tf.io.gfile.walk(source):
@@ -329,7 +329,7 @@ def copy_folder(source: str, target: str) -> None:
             continue
         there = os.path.join(target, inside)
         tf.io.gfile.makedirs(there)
-        for name in names:
+        for name in set(names) - {DEPENDENCIES}:
             tf.io.gfile.copy(os.path.join(place, name), os.path.join(there, name), overwrite=True)
 
 

@@ -7,6 +7,7 @@ COMMANDS = {
     "ui": "Open MLflow's UI on a workspace's runs.",
     "upload": "Send the records buffered while MLflow was unreachable.",
     "schema": "Keep a reviewed schema: infer, show, diff, accept.",
+    "dependencies": "Install packages that your code needs, and list them in the YAML.",
     "models": "List, compare, promote and roll back registered models.",
     "predict": "Predict the rows of files.",
     "serve": "Serve a model over HTTP.",

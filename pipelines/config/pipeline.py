@@ -25,6 +25,7 @@ from switchyard.components.training.losses import unknown_loss
 from switchyard.components.training.names import LOSSES, MODEL_PARAMETER, NETWORKS, TREES
 from switchyard.components.transform.config import TokenizerConfig
 from switchyard.components.tuning.config import TuneConfig
+from switchyard.components.user_code.dependencies import pinned
 from switchyard.pipelines.config.beam import BeamConfig
 from switchyard.pipelines.config.kubeflow import KubeflowConfig
 
@@ -125,6 +126,9 @@ class PipelineConfig(Section):
         tokenizer: Python code that turns texts into arrays, in training and serving alike. Short form in YAML: its file.
         files: extra files, folders or globs in the folder of the user's code that the code opens; they travel with it to the
             cluster and into the bundle. Files that the code names by literals are found without it.
+        dependencies: packages that the user's code needs, each as `name==version`. A run that lacks one is refused; `switchyard
+            dependencies add` installs and lists them. Bundles made by code of yours require them; a change of them runs the
+            stages with code of yours again.
         trainer: framework, model, hyperparameters and devices.
         tune: hyperparameter search before training, for each trainer separately; `null` disables it.
         validation: the data gate.
@@ -144,6 +148,7 @@ class PipelineConfig(Section):
     preprocessing: str | None = None
     tokenizer: TokenizerConfig | None = None
     files: Names = ()
+    dependencies: Names = ()
     trainer: TrainerConfig = TrainerConfig()
     tune: TuneConfig | None = None
     validation: ValidationConfig = ValidationConfig()
@@ -152,6 +157,11 @@ class PipelineConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     beam: BeamConfig = BeamConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
+
+    @field_validator("dependencies")
+    @classmethod
+    def _pinned(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
+        return pinned(listed)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from switchyard.components.infra_validation.config import InfraValidationSetting
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
 from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, is_code
-from switchyard.components.training.names import COMMON_TO_TREES, NETWORKS, TREES
+from switchyard.components.training.names import COMMON_TO_TREES, FRAMEWORKS, NETWORKS, TREES
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.user_code.files import listed_files
 from switchyard.components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
@@ -52,14 +52,18 @@ def input_spec(config: PipelineConfig) -> InputSpec:
 def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
     """Returns the snapshot of the user's `preprocessing_fn`, or None without one."""
     code = config.preprocessing
-    return snapshot(code, "preprocessing_fn", store, key="preprocessing", files=code_files(config)) if code else None
+    return _snapshot(config, code, "preprocessing_fn", store, key="preprocessing") if code else None
 
 
 def tokenizer_code(config: PipelineConfig, store: Path) -> UserCode | None:
     """Returns the snapshot of the user's `build_tokenizer`, or None without one."""
     if config.tokenizer is None:
         return None
-    return snapshot(config.tokenizer.code, "build_tokenizer", store, key="tokenizer", files=code_files(config))
+    return _snapshot(config, config.tokenizer.code, "build_tokenizer", store, key="tokenizer")
+
+
+def _snapshot(config: PipelineConfig, reference: str, function: str, store: Path, *, key: str) -> UserCode:
+    return snapshot(reference, function, store, key=key, files=code_files(config), dependencies=config.dependencies)
 
 
 def code_paths(config: PipelineConfig) -> list[Path]:
@@ -96,15 +100,17 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
     """Returns the settings of one framework's training stage, with snapshots of the user's code."""
     trainer = config.trainer
     model = trainer.model_for(framework)
-    files = code_files(config)
     if is_file(framework):
         name = framework.rpartition(":")[2]
-        taken = snapshot(str(file_of(framework)), name, store, key="trainer.framework", files=files)
+        taken = _snapshot(config, str(file_of(framework)), name, store, key="trainer.framework")
         framework = f"{taken.path}:{name}"
-    code = snapshot(model, "build_model", store, key="trainer.model", files=files) if model else None
+    code = _snapshot(config, model, "build_model", store, key="trainer.model") if model else None
     loss = trainer.loss_for(framework)
-    loss_code = snapshot(loss, "loss", store, key="trainer.loss", files=files) if loss and is_code(loss) else None
+    loss_code = _snapshot(config, loss, "loss", store, key="trainer.loss") if loss and is_code(loss) else None
     callbacks = trainer.callbacks_for(framework)
+    callbacks_code = _snapshot(config, callbacks, "build_callbacks", store, key="trainer.callbacks") if callbacks else None
+    # Whether code of the user has a part in the model.
+    is_own = framework not in FRAMEWORKS or bool(config.preprocessing or config.tokenizer or code or loss_code or callbacks_code)
     return TrainerSettings(
         version=VERSION,
         # Prevents cache hits on bundles of another format.
@@ -116,12 +122,13 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         loss=f"{Path(loss_code.path).name}:{loss_code.function}" if loss_code else loss,
         loss_code=loss_code,
         loss_parameters=trainer.loss_parameters if loss else {},
-        callbacks_code=snapshot(callbacks, "build_callbacks", store, key="trainer.callbacks", files=files) if callbacks else None,
+        callbacks_code=callbacks_code,
         sample_weight=trainer.sample_weight,
         # What a framework does not read is left out, so that a change of it does not train again.
         hyperparameters=_read_by(framework, trainer.hyperparameters),
         trees=None if framework in NETWORKS else trainer.trees,
         accelerator=trainer.profile(),
+        dependencies=config.dependencies if is_own else (),
     )
 
 
@@ -158,5 +165,5 @@ def infra_validation_settings(config: PipelineConfig) -> InfraValidationSettings
 def evaluation_settings(config: PipelineConfig, store: Path) -> EvaluationSettings:
     """Returns the settings of the evaluation stage, with a snapshot of the user's metrics."""
     metrics = config.evaluation.metrics
-    taken = snapshot(metrics, "", store, key="evaluation.metrics", files=code_files(config)).path if metrics else None
+    taken = _snapshot(config, metrics, "", store, key="evaluation.metrics").path if metrics else None
     return EvaluationSettings(**{**config.evaluation.model_dump(), "metrics": taken}, version=VERSION)
