@@ -18,11 +18,11 @@ from switchyard.pipelines.commands.options import (
     json_option,
     tracking_uri_option,
 )
-from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient, NoSuchRunError
+from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
-from switchyard.pipelines.runners.kubeflow.cluster.workflow import Node, Workflow
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, task_name
 from switchyard.pipelines.runners.kubeflow.runs.following import shown_states
+from switchyard.pipelines.runners.kubeflow.runs.logs import following_log, log_of
 from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 from switchyard.pipelines.runners.kubeflow.runs.reconciling import reconcile_ended
 from switchyard.pipelines.terminal.output import table_console
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from switchyard.pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
 
 _POLL_SECONDS = 2.0
-# Consecutive failed polls tolerated while following a log.
-_MISSES = 10
 # Number of recent runs searched for those of a recurring run.
 _RECENT = 200
 # Seconds to wait for a terminated run; KFP takes about six.
@@ -223,49 +221,20 @@ def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow
         pod = workflow.pod_name(node)
         if len(nodes) > 1:
             click.echo(f"==> {pod} <==")
-        text = _log(client, run_id, workflow, node)
+        text = log_of(client, run_id, workflow, node)
         if text is None:
             missing.append(pod)
             continue
         click.echo(visible(text), nl=False)
         if follow and node is nodes[-1]:
-            _follow_log(client, run, workflow, node, text)
+            for more in following_log(client, run, workflow, node, text):
+                click.echo(visible(more), nl=False)
     if missing:
         raise UserError(
-            f"KFP has no log of {', '.join(missing)}: its API has logs of finished pods only, and KFP's web page has those of "
-            f"running ones, but {client.host} is not the page; use kubectl logs POD -n "
+            f"KFP has no log of {', '.join(missing)}: its API has logs of finished pods, and its web page, which "
+            f"{client.host} may not be, those of running and deleted ones too; use the page's address, or kubectl logs POD -n "
             f"{connection.namespace or workflow.namespace or 'kubeflow'}."
         )
-
-
-def _log(client: KubeflowClient, run_id: str, workflow: Workflow, node: Node) -> str | None:
-    """Returns a pod's log: KFP's API has finished pods of runs that Argo did not compress, its page has running ones."""
-    text = client.log_of_node(run_id, node.id) if node.finished and not workflow.compressed else None
-    return client.log_of_pod(run_id, workflow.pod_name(node), workflow.namespace) if text is None else text
-
-
-def _follow_log(client: KubeflowClient, run: Run, workflow: Workflow, node: Node, text: str) -> None:
-    """Polls and prints the log after `text` until the run or the pod ends: KFP itself cannot follow a log."""
-    misses = 0
-    while run.state not in TERMINAL and not node.finished:
-        time.sleep(_POLL_SECONDS)
-        try:
-            run = client.run(run.run_id)
-            workflow = client.workflow(run.run_id) or workflow
-            node = workflow.nodes.get(node.id, node)
-            found = _log(client, run.run_id, workflow, node)
-        except NoSuchRunError:
-            raise
-        except (StageError, UserError) as error:
-            misses += 1
-            if misses == _MISSES:
-                raise
-            click.echo(f"warning: {error} Trying again.", err=True)
-            continue
-        misses = 0
-        if found is not None:
-            click.echo(visible(found[len(text) :] if found.startswith(text) else found), nl=False)
-            text = found
 
 
 def list_schedules(connection: Connection, experiment: str | None, *, as_json: bool) -> None:

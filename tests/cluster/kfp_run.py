@@ -170,12 +170,20 @@ class Run:
                 )
                 continue
             common = {"boundary": self.node(name), "message": t.get("message", ""), **times}
+            # What the driver hands to the executor's pod, as far as it concerns logs.
+            log = {"outputs": {"artifacts": {"executor-logs": {"artifacts": [{"uri": self._log_uri(name)}]}}}}
+            launcher = {"command": ["/kfp-launcher/launch", "--executor_input", json.dumps(log)]}
+            patch = {"name": "pod-spec-patch", "value": json.dumps({"containers": [launcher]})}
+            inputs = {"inputs": {"parameters": [patch]}}
             if self._retried(name):
                 last = node("executor(0)", "Pod", phase, template, name, "executor(0)", **common)
                 yield node("executor", "Retry", phase, template, name, "executor", **{**common, "children": [last["id"]]})
-                yield last
+                yield last | inputs
             else:
-                yield node("executor", "Pod", phase, template, name, "executor", **common)
+                yield node("executor", "Pod", phase, template, name, "executor", **common) | inputs
+
+    def _log_uri(self, name):
+        return f"minio://mlpipeline/v2/artifacts/{self.id}/{name}/executor-logs"
 
     def log_of(self, node, *, by_pod):
         """Returns a pod's log, or None. By node only of finished stages of an uncompressed run."""
@@ -184,7 +192,17 @@ class Run:
             templates = ("system-container-impl", "retry-system-container-impl")
             pods = [f"{self.workflow}-{template}-{i.rpartition('-')[2]}" for template in templates for i in ids]
             path = self.folder / f"pod-{name}.log"
+            if by_pod and self.server.collects_pods:
+                continue
             if node in (pods if by_pod else ids) and path.exists() and (by_pod or ("end" in t and self.frozen is None)):
+                return path.read_text()
+        return None
+
+    def archived_log(self, uri):
+        """Returns the log that KFP's launcher stored at the end of the first attempt, or None."""
+        for name, t in self.tasks.items():
+            path = self.folder / f"pod-{name}.log"
+            if uri == f"{self._log_uri(name)}-0" and "end" in t and path.exists():
                 return path.read_text()
         return None
 

@@ -40,6 +40,7 @@ class Server:
         lag: seconds for which v2beta1 shows older states of tasks, also when the run has succeeded.
         too_large: the task after which etcd refuses the Workflow.
         compresses: Argo compresses the states of nodes once a task has ended, and v2beta1 shows no later ones.
+        collects_pods: pods are deleted once they ended, as Argo's `podGC` does; their logs remain in the store.
         version: that the server calls itself.
         busy: so many requests for a retry are refused, as just after the server's restart.
     """
@@ -49,6 +50,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.runs, self.experiments, self.recurring, self.pipelines = {}, {}, {}, {}
         self.faults, self.cached, self.seconds, self.compresses, self.busy = {}, set(), 0.02, False, 0
+        self.collects_pods = False
         self.lag, self.too_large = 0.0, ""
         self.version = "2.17.0"
         self.kubernetes = None
@@ -248,6 +250,11 @@ def _runs(app, server):
     def log_of_pod(podname: str, runid: str, podnamespace: str = ""):
         found = get(runid).log_of(podname, by_pod=True)
         return PlainTextResponse("Could not get main container logs" if found is None else found, 500 if found is None else 200)
+
+    @app.get("/artifacts/get")
+    def artifact(source: str, bucket: str, key: str, namespace: str = ""):
+        found = [t for run in server.runs.values() if (t := run.archived_log(f"{source}://{bucket}/{key}")) is not None]
+        return PlainTextResponse(found[0] if found else "Failed to get object in bucket", 200 if found else 500)
 
 
 def _pipelines(app, server):

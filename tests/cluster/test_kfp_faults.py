@@ -235,9 +235,11 @@ def test_show_has_the_states_and_messages_of_a_run_that_was_compressed(kfp, caps
     assert "None" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("collects_pods", [False, True], ids=["pods kept", "pods deleted"])
 @pytest.mark.parametrize(("compresses", "retries"), [(False, 0), (True, 0), (False, 1), (True, 1)])
-def test_logs_are_found_of_compressed_runs_and_of_retried_stages(kfp, capsys, compresses, retries):
+def test_logs_are_found_of_compressed_runs_of_retried_stages_and_of_deleted_pods(kfp, capsys, compresses, retries, collects_pods):
     server, client = kfp
+    server.collects_pods = collects_pods
     server.compresses = compresses
     run_id = submitted(client, retries=retries)
     ended(client, run_id)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from switchyard.components.errors import StageError, UserError, first_line
 from switchyard.components.process.tokens import read_token, token_in
@@ -25,6 +25,8 @@ from switchyard.pipelines.runners.kubeflow.extra import require_kfp
 # Path where Kubernetes mounts the token of a pod that may use KFP.
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 _SECONDS = 30.0
+# What KFP's page calls a store, by the scheme of its URIs.
+_SOURCES = {"gs": "gcs"}
 # HTTP codes for a missing resource. KFP's page answers 400 or 500 for the log of a deleted pod.
 _NOT_THERE, _NO_LOG = (404, 501), (400, 404, 500, 501)
 _PAGE = 50
@@ -217,6 +219,14 @@ class KubeflowClient:
         query = [("podname", pod), ("runid", run_id), ("podnamespace", self.connection.namespace or namespace)]
         with self.errors(f"read the log of {pod}"):
             return _text(self._get("/k8s/pod/logs", query, _NO_LOG))
+
+    def log_in_store(self, uri: str, namespace: str) -> str | None:
+        """Returns a stored log by KFP's page; None if there is none, or the host does not serve the page."""
+        place = urlsplit(uri)
+        query = [("source", _SOURCES.get(place.scheme, place.scheme)), ("bucket", place.netloc), ("key", place.path.lstrip("/"))]
+        query.append(("namespace", self.connection.namespace or namespace))
+        with self.errors(f"read the log at {uri}"):
+            return _text(self._get("/artifacts/get", query, _NO_LOG))
 
     def url(self, run_id: str) -> str:
         """Returns the address of a run's page."""

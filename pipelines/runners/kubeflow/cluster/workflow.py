@@ -114,6 +114,7 @@ class Workflow:
         self.name = str((manifest.get("metadata") or {}).get("name", ""))
         self.namespace = str((manifest.get("metadata") or {}).get("namespace", ""))
         self.nodes = {key: _node(key, value) for key, value in nodes.items()}
+        self._nodes = nodes
         self._message = str(status.get("message") or "")
 
     @property
@@ -158,6 +159,23 @@ class Workflow:
     def pod_name(self, node: Node) -> str:
         """Returns the name of a node's pod in Kubernetes."""
         return f"{self.name}-{node.template}-{node.id.rpartition('-')[2]}"
+
+    def archived_log(self, node: Node) -> str | None:
+        """Returns the URI at which KFP's launcher stores the log of a pod that ended; None where KFP does not publish logs.
+
+        The driver passes it to the executor's pod, and the launcher appends the number of the attempt:
+        https://github.com/kubeflow/pipelines/blob/2.17.0/backend/src/v2/component/launcher_v2.go
+        """
+        given = (self._nodes[node.id].get("inputs") or {}).get("parameters") or []
+        patch = next((str(p.get("value")) for p in given if p.get("name") == "pod-spec-patch"), "")
+        try:
+            words = [w for c in json.loads(patch)["containers"] for w in (*c.get("command", ()), *c.get("args", ()))]
+            outputs = json.loads(words[words.index("--executor_input") + 1])["outputs"]["artifacts"]
+            uri = str(outputs["executor-logs"]["artifacts"][0]["uri"])
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+        attempt = re.search(r"\((\d+)\)$", node.name)
+        return f"{uri}-{attempt[1] if attempt else 0}"
 
     def only_lost(self) -> list[str]:
         """Returns the tasks whose pods were lost, if the run failed for no other reason; else an empty list."""
