@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from switchyard.components.errors import StageError, UserError, did_you_mean
-from switchyard.components.metrics import DIRECTION, PRIMARY, base, direction
+from switchyard.components.metrics import DIRECTION, METRICS, PRIMARY, base, direction
 from switchyard.components.tasks import RANKING, TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking.model_registry import Version
@@ -29,7 +29,7 @@ class OnSameRows:
 
     Undefined values are None: the AUC of a single class, the precision without positive predictions. `weighted_by` is the column
     of the sample weights, empty if all rows weigh the same. `unlabelled`: rows of the file without a label
-    or group, which are left out.
+    or group, which are left out. `unmeasured`: the user's own metrics, whose functions no bundle contains.
     """
 
     rows: int
@@ -38,6 +38,7 @@ class OnSameRows:
     better: dict[str, tuple[float | None, tuple[float, float] | None]]
     weighted_by: str = ""
     unlabelled: int = 0
+    unmeasured: tuple[str, ...] = ()
 
 
 def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sample_weight: str | None) -> OnSameRows:
@@ -118,7 +119,8 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
         if base(m) in DIRECTION
     }
     existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
-    return OnSameRows(len(labels), PRIMARY[info.task], existing, better, weighted_by, given - len(labels))
+    own = sorted({m for v in chosen for m in v.metrics if base(m) not in {metric.name for metric in METRICS}})
+    return OnSameRows(len(labels), PRIMARY[info.task], existing, better, weighted_by, given - len(labels), tuple(own))
 
 
 def _with_listed(known: pd.DataFrame, info: BundleInfo, separator: str, data: Path) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from switchyard.components.errors import EXIT_DONE, EXIT_FAILED, UserError
 from switchyard.components.metrics import HEADLINE
-from switchyard.components.text.visible import in_line
+from switchyard.components.text.visible import in_a_line, in_line
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import Move, Version
@@ -279,3 +279,5 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
     table_console().print(table)
     if found.unlabelled:
         click.echo(f"{found.unlabelled:,} other rows have no label and are left out.")
+    if found.unmeasured:
+        click.echo(f"not measured here: {in_a_line(found.unmeasured)}, metrics of your own, whose functions no model contains.")

@@ -24,7 +24,10 @@ def ran(warm, tmp_path_factory):
         weights = np.random.default_rng(i).integers(0, 4, (2, len(frame)))
         frame.assign(**dict(zip((WEIGHT, OTHER), weights, strict=True))).to_csv(path, index=False)
     document = {"name": "weighted", "task": "multilabel", "label": LABEL, "data": {"splits": splits, "exclude": [OTHER]}}
-    document |= {"trainer": {"sample_weight": WEIGHT}, "evaluation": {"slices": ["city"]}}
+    document |= {"trainer": {"sample_weight": WEIGHT}, "evaluation": {"slices": ["city"], "metrics": "own.py"}}
+    (folder / "own.py").write_text(
+        "def cost(labels, scores, weights):\n    return float(weights @ abs(labels - scores).sum(1))\n"
+    )
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(document))
     return folder, warm.run(folder / "pipeline.yaml", folder / "w", *BOTH, *SMALL).json
 
@@ -90,6 +93,7 @@ def test_versions_are_compared_by_one_weight_of_each_row(pair, options, dropped,
     done = warm("models", "compare", "weighted", *(versions[v] for v in pair), *options, *place)
     assert done.code == 0, done.stderr
     assert (done.json["weighted_by"], done.json["rows"], done.json["unlabelled"]) == (weighted_by, len(rows), 2)
+    assert done.json["unmeasured"] == ["cost"]
     if WEIGHT in pair:
         same = done.json["metrics"][versions[WEIGHT]]["auc"] == pytest.approx(first["metrics"]["auc"], abs=1e-6)
         assert same == bool(weighted_by)
@@ -119,6 +123,7 @@ def test_a_weight_below_0_stops_the_run_at_the_data_gate(ran, warm, tmp_path):
     frame.loc[0, WEIGHT] = -1
     frame.to_csv(tmp_path / "train.csv", index=False)
     document["data"]["splits"]["train"] = str(tmp_path / "train.csv")
+    document["evaluation"]["metrics"] = str(folder / "own.py")
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(document))
     done = warm("run", tmp_path / "pipeline.yaml", "--workspace", tmp_path / "w", "--trainer", "pytorch", *SMALL)
     assert done.code == 3, done.stderr
