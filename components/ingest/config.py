@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
@@ -12,6 +12,29 @@ from switchyard.components.config import LARGEST, Names, Number, Section
 
 # Height or width of an image in pixels.
 ImageSide = Annotated[StrictInt, Field(ge=1, le=4096)]
+
+
+class AugmentConfig(Section):
+    """Random changes of images in training, new ones in each epoch; never in evaluation, predictions or serving.
+
+    The same changes in every framework, drawn by `hyperparameters.seed`, epoch and row. Pixels that come from outside of an image
+    are its nearest ones.
+
+    Attributes:
+        flip: half of the images are mirrored `horizontal` (left and right), `vertical`, or by `both`, each by chance of its own.
+        shift: images are moved down and to the right by up to this share of their height and width, or as far back.
+        rotate: images are turned by up to this many degrees, to the left or to the right.
+    """
+
+    flip: Literal["horizontal", "vertical", "both"] | None = None
+    shift: Annotated[Number, Field(ge=0, le=0.5)] = 0.0
+    rotate: Annotated[Number, Field(ge=0, le=180)] = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> AugmentConfig:
+        if not (self.flip or self.shift or self.rotate):
+            raise ValueError("nothing is changed; set flip, shift or rotate, or remove augment")
+        return self
 
 
 class ColumnConfig(Section):
@@ -23,17 +46,23 @@ class ColumnConfig(Section):
             elsewhere. A column of images holds JPEG or PNG images (bytes, or base64) or paths of such files, relative to the
             folder of the file that names them and inside of it; a row whose image is missing or cannot be decoded is a bad row.
         size: height and width in pixels that images are resized to; required for images.
-        length: number of values that a sequence is padded or cut to; required for sequences, which are lists of numbers of any
-            length. Models read the padded values and `<column>_mask`, 1 where a value is.
+        length: number of values that a sequence is padded or cut to; required for sequences, which are lists of numbers, or of
+            texts, of any length. Models read the padded values (of texts: vocabulary indices) and `<column>_mask`, 1 where a
+            value is.
         keep: which values of a longer sequence remain, its `first` or its `last` ones.
+        pool: for a sequence whose order does not matter (a bag): the default models read the `mean` or the `sum` of its values,
+            of texts that of their embeddings. Default: each position has weights of its own.
         channels: channels of an image's pixels: 3 (red, green, blue) or 1 (grey).
+        augment: random changes of images in training.
     """
 
     type: Literal["number", "text", "image", "sequence"]
     size: tuple[ImageSide, ImageSide] | None = None
     channels: Literal[1, 3] = 3
+    augment: AugmentConfig | None = None
     length: Annotated[StrictInt, Field(ge=1, le=65_536)] | None = None
     keep: Literal["first", "last"] = "first"
+    pool: Literal["mean", "sum"] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> ColumnConfig:
@@ -41,7 +70,7 @@ class ColumnConfig(Section):
             raise ValueError("an image needs a size: [height, width] in pixels, for example {type: image, size: [64, 64]}")
         if self.type == "sequence" and self.length is None:
             raise ValueError("a sequence needs a length, for example {type: sequence, length: 32}")
-        for kind, keys in {"image": {"size", "channels"}, "sequence": {"length", "keep"}}.items():
+        for kind, keys in {"image": {"size", "channels", "augment"}, "sequence": {"length", "keep", "pool"}}.items():
             if self.type != kind and (given := sorted(self.model_fields_set & keys)):
                 raise ValueError(f"{given[0]}: describes the type {kind}, and the type is {self.type}; remove it")
         return self
@@ -50,6 +79,11 @@ class ColumnConfig(Section):
     def shape(self) -> tuple[int, int, int] | None:
         """Height, width and channels of an image; None for another type."""
         return (*self.size, self.channels) if self.size else None
+
+    @property
+    def sequence(self) -> dict[str, Any]:
+        """How a sequence is padded, cut and read: `length`, `keep` and, if it is pooled, `pool`."""
+        return self.model_dump(include={"length", "keep", "pool"}, exclude_none=True)
 
 
 class CsvConfig(Section):

@@ -49,7 +49,7 @@ class Executor(base_executor.BaseExecutor):
         spec = replace(spec, targets=found.targets)  # listed classes are known from here on
         splits = list(spec.split_paths or spec.weights)
         typed = TypedColumns(found.types, spec.missing_values or (), (*spec.labels, *spec.images))
-        written = _write(spec, found, typed, examples.uri, splits)
+        written = _write(spec, found, typed, examples.uri, splits, bad)
         rows = written.rows
         typed.check()
         for split in [s for s in (TRAIN, EVAL, TEST) if s in rows]:
@@ -112,7 +112,7 @@ class _Written:
     keys: int | None
 
 
-def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: list[str]) -> _Written:
+def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: list[str], bad: BadRows) -> _Written:
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
     keys = np.array([], dtype=np.uint64)
@@ -122,7 +122,9 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     again = BadRows(limit=0)  # already counted in the first pass
     for group, files in spec.files().items():
         for file in files:
-            read = _with_classes(read_batches(spec, file, again, numeric=numeric), spec, found, file)
+            # The first pass decoded all images: without a bad row their headers alone are checked again.
+            batches = read_batches(spec, file, again, numeric=numeric, decode=bad.count > 0)
+            read = _with_classes(batches, spec, found, file)
             for batch, lists, records in _encoded(read, spec, typed, file):
                 if group is not None:
                     chosen = {group: None}

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from switchyard.components.config import Number, Positive, Section
 from switchyard.components.errors import did_you_mean
+from switchyard.components.ingest.config import AugmentConfig
 from switchyard.components.metrics import trained_names
 from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
 from switchyard.components.training.losses import PARAMETERS, check_parameters
@@ -329,6 +330,7 @@ class TrainerSettings(Section):
         loss_parameters: see `TrainerConfig`.
         callbacks_code: snapshot of the user's callbacks.
         sample_weight: see `TrainerConfig`.
+        augment: column of images -> how they are changed in training.
         hyperparameters: see `TrainerConfig`.
         trees: see `TrainerConfig`; None for a framework of networks.
         accelerator: devices, precision, determinism.
@@ -346,6 +348,7 @@ class TrainerSettings(Section):
     loss_parameters: dict[str, Any]
     callbacks_code: UserCode | None = None
     sample_weight: str | None = None
+    augment: dict[str, AugmentConfig] = {}
     hyperparameters: HyperparametersConfig
     trees: TreesConfig | None = None
     accelerator: AcceleratorProfile

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,6 +101,16 @@ class Stretch:
     def of_rows(self) -> tuple[np.ndarray, ...]:
         """The labels, then the weights if there are any."""
         return (self.labels,) if self.weights is None else (self.labels, self.weights)
+
+
+def batches_of(stretches: Iterable[Stretch], blocks: Sequence[Block]) -> Iterator[Batch]:
+    """Yields the batches of stretches, each a dict of features, the labels and any weights."""
+    for stretch in stretches:
+        for start, end in pairwise(accumulate(stretch.sizes, initial=0)):
+            features: dict[str, np.ndarray] = {}
+            for block, array in zip(blocks, stretch.arrays, strict=True):
+                features |= block.features(array[start:end])
+            yield features, *(values[start:end] for values in stretch.of_rows)
 
 
 # Indices of the rows of an epoch, shape (rows,), int64, one batch after the other; and the number of rows of each batch.

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.training.columns import WEIGHTS, Columns, column_files, joined, layout_of, nbytes, read_columns
-from switchyard.components.training.example_source import WHOLE, Batch, Block, Order, Shard, Stretch, blocks
+from switchyard.components.training.example_source import WHOLE, Batch, Block, Order, Shard, Stretch, batches_of, blocks
 from switchyard.components.training.model_spec import ModelSpec
 
 # Maximum size of a split that is held in memory.
@@ -64,12 +64,7 @@ class Examples:
 
     def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         """See ExampleSource."""
-        for stretch in self.stretches(batch_size, seed=seed, epoch=epoch, shard=shard):
-            for start, end in pairwise(accumulate(stretch.sizes, initial=0)):
-                features: dict[str, np.ndarray] = {}
-                for block, array in zip(self.blocks, stretch.arrays, strict=True):
-                    features |= block.features(array[start:end])
-                yield features, *(values[start:end] for values in stretch.of_rows)
+        return batches_of(self.stretches(batch_size, seed=seed, epoch=epoch, shard=shard), self.blocks)
 
     def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
         """See ExampleSource."""

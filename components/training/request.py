@@ -10,6 +10,7 @@ from typing import Any
 from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.tasks import TASKS
+from switchyard.components.training.augmentation import augmented
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.columns import read_features
 from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, TreesConfig
@@ -51,7 +52,7 @@ def train_request(
     examples = query_examples if TASKS[summary.task].groups else transformed_examples
     return TrainRequest(
         spec=spec,
-        train=examples(transformed, TRAIN),
+        train=augmented(examples(transformed, TRAIN), settings.augment),
         eval=examples(transformed, EVAL),
         hyperparameters=hyperparameters(settings.hyperparameters, summary, settings.trees if boosts_trees else None),
         loss=loss(settings, spec),

@@ -321,6 +321,18 @@ class PipelineConfig(Section):
                     f"evaluation.slices: {name!r} has the type {self.data.columns[name].type}, so it has no value to slice by; "
                     "remove it"
                 )
+        used = ((n, key) for n, column in self.data.columns.items() for key in ("pool", "augment") if getattr(column, key))
+        for name, key in used:
+            if self.preprocessing:
+                raise ValueError(
+                    f"data.columns.{name}.{key}: describes the default features, and preprocessing returns others; remove it"
+                )
+            if set(self.trainer.frameworks) & set(TREES):
+                raise ValueError(
+                    f"data.columns.{name}.{key}: boosted trees have no use for it; remove it, or train with tensorflow or pytorch"
+                )
+            if self.group and key == "augment":
+                raise ValueError(f"data.columns.{name}.augment: a ranking's examples are not changed; remove it")
 
     def _check_weight(self) -> None:
         weight = self.trainer.sample_weight

@@ -43,7 +43,7 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         max_float32_loss=data.max_float32_loss,
         columns={name: "text" if column.shape else column.type for name, column in data.columns.items()},
         images={name: column.shape for name, column in data.columns.items() if column.shape},
-        sequences={n: {"length": c.length, "keep": c.keep} for n, c in data.columns.items() if c.length},
+        sequences={name: column.sequence for name, column in data.columns.items() if column.length},
         csv=data.csv.model_dump(exclude_defaults=True),
         label_separator=data.label_separator or "",
     )
@@ -124,6 +124,7 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         loss_parameters=trainer.loss_parameters if loss else {},
         callbacks_code=callbacks_code,
         sample_weight=trainer.sample_weight,
+        augment={name: column.augment for name, column in config.data.columns.items() if column.augment},
         # What a framework does not read is left out, so that a change of it does not train again.
         hyperparameters=_read_by(framework, trainer.hyperparameters),
         trees=None if framework in NETWORKS else trainer.trees,

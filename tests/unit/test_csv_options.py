@@ -94,6 +94,7 @@ def test_csv_options_are_refused_without_a_csv(tmp_path):
             "data.columns={x: {type: number, length: 8}}",
             "data.columns.x.length: describes the type sequence, and",
         ),
+        ("data.columns={x: {type: number, pool: mean}}", "data.columns.x.pool: describes the type sequence, and"),
         ("data.columns={y: {type: sequence, length: 8}}", "data.columns: 'y' has the type sequence and is the label"),
         ("data.columns={x: {type: image, size: [8]}}", "data.columns.x.size"),
         ("data.columns={x: {type: image, size: [0, 8]}}", "data.columns.x.size.0"),
@@ -105,6 +106,21 @@ def test_an_invalid_option_is_refused_by_its_key(override, message):
     with pytest.raises(UserError) as refused:
         load_config(None, document={"name": "x", "data": {"path": "a.csv"}, "label": "y"}, overrides=[override])
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("trainer.framework=lightgbm", "boosted trees have no use for it"),
+        ("preprocessing=features.py", "preprocessing returns others"),
+    ],
+)
+def test_a_bag_is_refused_where_nothing_would_pool_it(override, reason):
+    document = {"name": "x", "data": {"path": "a.jsonl", "columns": {"x": {"type": "sequence", "length": 8}}}, "label": "y"}
+    load_config(None, document=document, overrides=[override])
+    document["data"]["columns"]["x"]["pool"] = "mean"
+    with pytest.raises(UserError, match=rf"data\.columns\.x\.pool: .*{reason}"):
+        load_config(None, document=document, overrides=[override])
 
 
 @pytest.mark.parametrize(
