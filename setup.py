@@ -29,6 +29,7 @@ setup(
             "examples/*/*.yaml",
             "examples/*/*.pbtxt",
             "examples/*/*.csv",
+            "examples/*/*.jsonl",
             "examples/*/*.parquet",
         ],
         "switchyard.components": ["py.typed", "pages/*.html", "user_code/constraints-*.txt"],

@@ -45,7 +45,7 @@ class DatasetSummary:
         label_separator: separator of class names in a label column that lists them as text.
         sample_weight: column with the weights of the rows, which is no feature; empty if all weigh the same.
         images: column of images -> (height, width, channels); these are `bytes_columns`, too.
-        sequences: column of lists of numbers -> the `length` that they are padded or cut to and which values to `keep`.
+        sequences: column of lists -> the `length` that they are padded or cut to, which values to `keep`, and any `pool`.
         source: patterns that matched the files, as in the config; empty when an older Switchyard wrote the file.
         keys: number of distinct values of `data.split_key` in the training split; None when rows are split individually.
         csv: options of `data.csv` that differ from the defaults; CSVs with raw rows are parsed in the same way.

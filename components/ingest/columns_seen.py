@@ -28,15 +28,20 @@ from switchyard.components.ingest.labels import LabelValues
 from switchyard.components.ingest.nearly_numbers import NearlyNumbers
 from switchyard.components.ingest.readers import is_untyped, reader
 from switchyard.components.ingest.sources import format_of
+from switchyard.components.values.cells import is_list, plain
 from switchyard.components.values.cells import is_text as holds_text
-from switchyard.components.values.cells import plain
 
 if TYPE_CHECKING:
     from switchyard.components.ingest.scan import InputSpec
 
 
 class ColumnsSeen:
-    """Types, counts of present values, label values and warnings of all columns; `listed`: classes that a label column lists."""
+    """Types, counts of present values, label values and warnings of all columns.
+
+    Attributes:
+        listed: classes that a label column lists.
+        with_lists: columns that hold a list somewhere.
+    """
 
     def __init__(self, spec: InputSpec, *, peek: bool) -> None:
         self.types: dict[str, ColumnType] = {}
@@ -45,6 +50,7 @@ class ColumnsSeen:
         ranged = spec.group is not None
         self.labels = {n: LabelValues(n, is_text=spec.columns.get(n) == TEXT, ranged=ranged) for n in names}
         self.listed: set[str] = set()
+        self.with_lists: set[str] = set()
         self.rows = self.keyless = 0
         self._spec = spec
         self._csv = CsvOptions.of(spec.csv)
@@ -88,6 +94,8 @@ class ColumnsSeen:
 
     def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
         seen = _observed(self._spec, file, name, column, untyped=untyped)
+        if is_list(column.type):
+            self.with_lists.add(name)
         self.types[name] = self.types[name].widen(seen) if name in self.types else seen
         self.present[name] = self.present.get(name, 0) + len(column) - column.null_count
         if seen.is_beyond:

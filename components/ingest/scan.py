@@ -59,7 +59,7 @@ class InputSpec:
         group: see `DatasetSummary.group`; also the `split_key`.
         sample_weight: column with the weights of the rows.
         images: column of images -> (height, width, channels); `columns` declares it as text.
-        sequences: column of lists of numbers -> `length` and `keep`, see `ColumnConfig`.
+        sequences: column of lists -> `length`, `keep` and any `pool`, see `ColumnConfig`.
         label_separator: separator of class names in a label column that lists them as text.
     """
 
@@ -300,7 +300,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     _check_names(spec, names, files)
     found.notes += seen.check()
     _check_weight(spec, found)
-    _check_sequences(spec, found)
+    _check_sequences(spec, found, seen.with_lists)
     if spec.lists_classes:
         found = _check_listed(spec, found, sorted(seen.listed))
     else:
@@ -387,13 +387,18 @@ def _check_listed(spec: InputSpec, found: Scan, classes: list[str]) -> Scan:
     return found
 
 
-def _check_sequences(spec: InputSpec, found: Scan) -> None:
+def _check_sequences(spec: InputSpec, found: Scan, with_lists: Collection[str]) -> None:
+    """Gives sequences the type of lists, also if none holds two values. Raises UserError for a column without any list."""
     for name in spec.sequences:
-        if (kind := found.types[name].kind) not in (INTEGER, FLOAT, EMPTY):
+        kind = found.types[name]
+        if kind.kind == EMPTY:
+            continue
+        if name not in with_lists and not found.is_partial:
             raise UserError(
-                f"data.columns: {name!r} is declared a sequence, a list of numbers (JSON Lines, Parquet, TFRecord), but holds "
-                f"values of type {kind}; remove the declaration"
+                f"data.columns: {name!r} is declared a sequence, a list of numbers or of texts (JSON Lines, Parquet, TFRecord), "
+                f"but each row holds one value of type {kind.kind}; write lists, or remove the declaration"
             )
+        found.types[name] = replace(kind, is_list=True)
 
 
 def _check_labels(spec: InputSpec, found: Scan, labels: Mapping[str, LabelValues], peek: bool) -> Scan:

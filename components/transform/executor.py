@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow_data_validation as tfdv
@@ -15,12 +16,14 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
 
 from switchyard.components.compat.tfx_transform import written_by
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.data.schema import NO_VALUE, belongs, environment_of
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.progress import warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.columns import FILE, features_json
 from switchyard.components.transform.columns import WriteColumns, feature_specs, trained_features
+from switchyard.components.transform.preprocessing import mask_names
 from switchyard.components.user_code.loading import UserCode
 from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
 from switchyard.components.user_code.tokenizer import tokenizer_outputs
@@ -36,9 +39,11 @@ class Executor(tfx_executor.Executor):
         schema = tfdv.load_schema_text(io_utils.get_only_uri_in_dir(schema_folder))
         config = json_utils.loads(exec_properties["custom_config"])
         names = {"label": summary.label, "labels": summary.labels, "group": summary.group, "weight": summary.sample_weight}
-        config.update(**names, classes=summary.classes, images=summary.images, sequences=summary.sequences, unusable=[])
+        masks = mask_names(summary.sequences, {*(f.name for f in schema.feature), summary.label, summary.sample_weight})
+        sequences = {name: {**how, "mask": masks[name]} for name, how in summary.sequences.items()}
+        config.update(**names, classes=summary.classes, images=summary.images, sequences=sequences, unusable=[])
         if config["code"] is None:
-            config["unusable"] = unusable_features(schema, (*summary.no_features, *summary.sequences))
+            config["unusable"] = unusable_features(schema, summary.no_features, sequences)
             for name, reason in config["unusable"].items():
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
@@ -59,6 +64,8 @@ class Executor(tfx_executor.Executor):
         # Vocabulary sizes are known only after the analysis.
         others = (summary.label, summary.sample_weight)
         features = feature_specs(graph.transformed_metadata.schema, others, tokenized=tokenizer is not None)
+        if config["code"] is None:
+            features = tuple(_pooled(feature, sequences) for feature in features)
         trained, weighted = features, bool(summary.sample_weight)
         for artifact in output_dict.get("transformed_examples", ()):
             if tokenizer:
@@ -84,13 +91,22 @@ def _in_environment(schema: schema_pb2.Schema, wanted: str | None, sequences: Co
     return artifact
 
 
-def unusable_features(schema: schema_pb2.Schema, no_features: Collection[str]) -> dict[str, str]:
+def _pooled(feature: FeatureSpec, sequences: Mapping[str, Mapping[str, Any]]) -> FeatureSpec:
+    """Returns the feature, that of a sequence with `pool` with how it is pooled."""
+    how = sequences.get(feature.name, {})
+    return dataclasses.replace(feature, pool=how["pool"], mask=how["mask"]) if "pool" in how else feature
+
+
+def unusable_features(schema: schema_pb2.Schema, no_features: Collection[str], sequences: Collection[str] = ()) -> dict[str, str]:
     """Returns the features that the default preprocessing cannot use -> reason."""
     found = {}
     for feature in schema.feature:
         if feature.name in no_features:
             continue
-        if not feature.HasField("shape") and feature.value_count.max > 1:
+        if feature.name in sequences:
+            if NO_VALUE in feature.annotation.tag:
+                found[feature.name] = "it has no value in the training split"
+        elif not feature.HasField("shape") and feature.value_count.max > 1:
             numbers = f"declare data.columns: {{{feature.name}: {{type: sequence, length: 32}}}}, or "
             fix = f"{'' if feature.type == schema_pb2.BYTES else numbers}write a preprocessing_fn for it"
             found[feature.name] = f"it holds a varying number of values per row; {fix}"

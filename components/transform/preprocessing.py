@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -35,7 +35,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         inputs: raw feature -> tensor, dense (B, k) or sparse.
         custom_config: `label`, `labels` (its columns), `group` (see `DatasetSummary.group`), `weight` (the column of the sample
             weights, or empty), `classes`, `images` (column -> shape: these become pixels, see `values.images`), `sequences`
-            (column -> arguments of `padded`, whose mask gets the name `<column>_mask`), `unusable`
+            (column -> arguments of `padded`, and `mask`, the name that its mask gets), `unusable`
             (features that the default omits), `code` (None, or path and function of the user's `preprocessing_fn(inputs) ->
             outputs`, which receives neither the label nor the weights), with a tokenizer `tokenizer` (its code) and `texts`
             (columns that the default passes to it; empty: all texts).
@@ -46,13 +46,13 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     label, labels = custom_config["label"], custom_config["labels"]
     group, weight = custom_config.get("group"), custom_config.get("weight", "")
     features = {k: v for k, v in inputs.items() if k not in (*labels, group, weight)}
-    decoded, scaled = _declared(features, custom_config, (label, weight))
+    decoded, encoded = _declared(features, custom_config)
     features |= decoded
     code = custom_config["code"]
     if code is None:
         used = {k: v for k, v in features.items() if k not in (*custom_config["unusable"], *decoded)}
         texts = _texts(used, custom_config["texts"]) if "tokenizer" in custom_config else ()
-        outputs = default_features(used, (label, weight, *decoded), texts) | scaled
+        outputs = default_features(used, (label, weight, *decoded), texts) | encoded
     else:
         outputs = _users(features, code["path"], code["function"], [label, *labels], weight)
         note_ranges(outputs)
@@ -68,17 +68,25 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     return outputs
 
 
-def _declared(features: Tensors, config: Mapping[str, Any], others: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the pixels of images and the padded sequences with their masks: unscaled, and with z-scores of the sequences."""
+def _declared(features: Tensors, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the pixels of images and the padded sequences with their masks: as they are, and as the default features.
+
+    The default omits a sequence without a value in the training split, which has neither a mean nor a vocabulary.
+    """
     images = {n: pixels(tf.reshape(_dense(features[n]), [-1]), shape) for n, shape in config.get("images", {}).items()}
-    sequences = {n: padded(features[n], **how) for n, how in config.get("sequences", {}).items()}
-    masks = {_free(f"{n}_mask", {*others, *features}): mask for n, (_, mask) in sequences.items()}
-    decoded = images | masks | {n: values for n, (values, _) in sequences.items()}
-    return decoded, decoded | {n: _scaled(*sequence) for n, sequence in sequences.items()}
+    decoded, encoded = dict(images), dict(images)
+    for number, (name, how) in enumerate(config.get("sequences", {}).items(), start=1):
+        values, mask = padded(features[name], how["length"], how["keep"])
+        decoded |= {name: values, how["mask"]: mask}
+        if name in config["unusable"]:
+            continue
+        is_text = values.dtype == tf.string
+        encoded |= {name: _indices(values, f"sequence_{number}") if is_text else _scaled(values, mask), how["mask"]: mask}
+    return decoded, encoded
 
 
 def padded(values: Any, length: int, keep: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns sequences of numbers padded with zeros, or cut, to (B, length), and their mask, float32, 1 where a value is.
+    """Returns sequences padded with zeros or empty texts, or cut, to (B, length), and their mask, float32, 1 where a value is.
 
     Args:
         values: sparse, or dense (B, k).
@@ -96,6 +104,11 @@ def _scaled(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     # Transform's mean and variance leave NaN out.
     scaled = tft.scale_to_z_score(tf.where(mask > 0, tf.cast(values, tf.float64), math.nan))
     return tf.where(mask > 0, tf.cast(scaled, tf.float32), 0.0)
+
+
+def _indices(texts: Any, vocabulary: str) -> tf.Tensor:
+    """Returns vocabulary indices, int64; unknown texts and empty ones, which no vocabulary holds, have the last index."""
+    return tft.compute_and_apply_vocabulary(texts, top_k=VOCABULARY_SIZE, num_oov_buckets=1, vocab_filename=vocabulary)
 
 
 def _texts(features: Tensors, wanted: Collection[str]) -> Collection[str]:
@@ -151,9 +164,7 @@ def default_features(features: Tensors, others: Collection[str] = (), texts: Col
     for number, (name, value) in enumerate(words.items(), start=1):
         if len(words) >= _WIDE:
             say(f"preparing the vocabulary of column {number:,} of {len(words):,}")
-        outputs[name] = tft.compute_and_apply_vocabulary(
-            value, top_k=VOCABULARY_SIZE, num_oov_buckets=1, vocab_filename=f"vocabulary_{number}"
-        )
+        outputs[name] = _indices(value, f"vocabulary_{number}")
     return outputs
 
 
@@ -232,6 +243,11 @@ def _dense(value: Any) -> tf.Tensor:
     default = "" if value.dtype == tf.string else tf.zeros([], value.dtype)
     one = tf.SparseTensor(value.indices, value.values, [value.dense_shape[0], 1])
     return tf.reshape(tf.sparse.to_dense(one, default_value=default), [-1, 1])
+
+
+def mask_names(sequences: Iterable[str], columns: Collection[str]) -> dict[str, str]:
+    """Returns sequence -> the name of its mask, `<sequence>_mask`, with `_` behind it where a column has the name."""
+    return {name: _free(f"{name}_mask", columns) for name in sequences}
 
 
 def _free(name: str, taken: Collection[str]) -> str:

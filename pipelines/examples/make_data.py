@@ -25,6 +25,20 @@ _OPENINGS = (
     "It runs for two hours.",
 )
 
+# How much a page of a shop speaks for an order, and how often it is seen.
+_PAGES = {
+    "home": (0.0, 4.0),
+    "search": (0.2, 4.0),
+    "category": (0.0, 4.0),
+    "product": (0.5, 5.0),
+    "reviews": (0.7, 2.0),
+    "cart": (1.6, 2.0),
+    "shipping": (0.9, 1.0),
+    "returns": (-0.8, 1.0),
+    "help": (-1.2, 1.0),
+    "jobs": (-2.2, 0.5),
+}
+
 
 def breast_cancer() -> pd.DataFrame:
     """Returns 569 rows: 30 measurements and `diagnosis` (benign or malignant)."""
@@ -72,9 +86,31 @@ def reviews(rows: int = 2000, seed: int = 42) -> pd.DataFrame:
     return pd.DataFrame({"review": texts, "positive": labels})
 
 
+def sessions(rows: int = 2000, seed: int = 42) -> pd.DataFrame:
+    """Returns invented visits of a shop: `device`, `pages` and `seconds`, lists of 0 to 14 values, and `ordered`, yes or no.
+
+    The log-odds of an order are the mean of what the pages speak for it, and grow with the logarithm of the time on the page.
+    """
+    random = np.random.default_rng(seed)
+    names, weights = list(_PAGES), np.array([weight for weight, _ in _PAGES.values()])
+    often = np.array([share for _, share in _PAGES.values()])
+    visits = []
+    for _ in range(rows):
+        count = int(min(14, random.geometric(0.2) - (random.random() < 0.1)))
+        pages = random.choice(len(names), count, p=often / often.sum())
+        seconds = 1 + random.lognormal(3.0, 0.8, count).round().astype(int)
+        device = str(random.choice(["phone", "computer"], p=[0.6, 0.4]))
+        worth = 6 * weights[pages].mean() + 2 * (np.log(seconds).mean() - 3) if count else -2.0
+        ordered = random.random() < 1 / (1 + np.exp(2.2 - worth - 0.8 * (device == "computer")))
+        label = "yes" if ordered else "no"
+        visits.append((device, [names[page] for page in pages], seconds.tolist(), label))
+    return pd.DataFrame(visits, columns=["device", "pages", "seconds", "ordered"])
+
+
 def main() -> None:
     """Writes the files."""
     reviews().to_csv(HERE / "reviews" / "data.csv", index=False)
+    sessions().to_json(HERE / "sessions" / "data.jsonl", orient="records", lines=True)
     breast_cancer().to_csv(HERE / "breast_cancer" / "data.csv", index=False)
     photos().to_parquet(HERE / "photos" / "data.parquet", index=False)
     digits().to_parquet(HERE / "digits" / "data.parquet", index=False)

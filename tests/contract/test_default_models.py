@@ -15,6 +15,7 @@ FEATURES = {
     "a grey image": [FeatureSpec("photo", "float32", (8, 8, 1))],
     "an oblong image with numbers": [FeatureSpec("photo", "float32", (37, 20, 3)), FeatureSpec("a", "float32", (1,))],
     "too small for an image": [FeatureSpec("photo", "float32", (3, 9, 1))],
+    "a bag of words": [FeatureSpec("w", "int64", (5,), 100, "mean", "w_mask"), FeatureSpec("w_mask", "float32", (5,))],
     "words in a cube": [FeatureSpec("w", "int64", (4, 4, 2), 10)],
 }
 
@@ -33,6 +34,29 @@ def test_both_frameworks_have_as_many_weights_and_give_logits(features):
     assert keras_model.count_params() == sum(math.prod(p.shape) for p in torch_model.parameters())
     assert keras_model(batch).shape == (6, 3)
     assert torch_model({name: torch.from_numpy(values) for name, values in batch.items()}).shape == (6, 3)
+
+
+@pytest.mark.parametrize("pool", ["mean", "sum"])
+@pytest.mark.parametrize("size", [None, 7], ids=["numbers", "words"])
+def test_the_order_of_a_bag_and_what_pads_it_change_no_score(pool, size):
+    import torch
+
+    from switchyard.components.training.pytorch.default_model import default_model as in_pytorch
+    from switchyard.components.training.tensorflow.default_model import default_model as in_keras
+
+    dtype = "int64" if size else "float32"
+    features = (FeatureSpec("bag", dtype, (4,), size, pool, "bag_mask"), FeatureSpec("bag_mask", "float32", (4,)))
+    spec = ModelSpec(features=features, task="binary", outputs=1)
+    mask = np.array([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0]], np.float32)
+    rows = np.array([[1, 2, 3, 6], [3, 1, 2, 0], [1, 2, 2, 6], [6, 6, 6, 6], [0, 0, 0, 0], [1, 2, 0, 0]]).astype(dtype)
+    keras_model, torch_model = in_keras(spec), in_pytorch(spec).eval()
+    with torch.no_grad():
+        of_torch = torch_model({"bag": torch.from_numpy(rows), "bag_mask": torch.from_numpy(mask)}).numpy()
+    for scores in (np.asarray(keras_model({"bag": rows, "bag_mask": mask})), of_torch):
+        assert np.isfinite(scores).all()
+        np.testing.assert_allclose(scores[[0, 3]], scores[[1, 4]], atol=1e-6)
+        assert abs(scores[0] - scores[2]) > 1e-6
+        assert abs(scores[0] - scores[5]) > 1e-6
 
 
 def test_an_image_is_halved_until_a_side_is_small():

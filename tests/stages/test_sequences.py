@@ -2,17 +2,25 @@
 
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import schema_utils
+from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
+from switchyard.components.data.feature_spec import FeatureSpec
+from switchyard.components.data.schema import NO_VALUE
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import ColumnType
 from switchyard.components.ingest.scan import InputSpec, scan
-from switchyard.components.transform.executor import _in_environment
-from switchyard.components.transform.preprocessing import padded
+from switchyard.components.transform.columns import feature_specs
+from switchyard.components.transform.executor import _in_environment, unusable_features
+from switchyard.components.transform.preprocessing import padded, preprocessing_fn
 from switchyard.components.values.raw_features import raw_feature
 
 ROWS = [[1, 2, 3, 4], [], [5]]
@@ -59,9 +67,66 @@ def scanned(folder, values):
     return scan(spec, BadRows(0)).types["s"]
 
 
-def test_a_sequence_holds_numbers(tmp_path):
-    assert scanned(tmp_path, [[1, 2], [], None, [3.5]]).kind == "float"
-    assert scanned(tmp_path, [[1], [2]]).kind == "integer"
-    for values in (["a", "b"], [["a"], ["b", "c"]]):
-        with pytest.raises(UserError, match=r"data\.columns: 's' is declared a sequence, .* values of type string"):
+def test_a_sequence_holds_lists_of_numbers_or_of_texts(tmp_path):
+    assert scanned(tmp_path, [[1, 2], [], None, [3.5]]) == ColumnType("float", is_list=True)
+    assert scanned(tmp_path, [["a"], ["b", "c"]]) == ColumnType("string", is_list=True)
+    assert scanned(tmp_path, [["a"], []]) == ColumnType("string", is_list=True)
+    assert scanned(tmp_path, [[1], [2]]) == ColumnType("integer", is_list=True)
+
+
+def test_single_values_are_no_sequence_and_beside_lists_lists_of_one(tmp_path):
+    for values, kind in (([5, 6], "integer"), (["a", "b"], "string"), ([True, False], "integer")):
+        with pytest.raises(
+            UserError, match=rf"data\.columns: 's' is declared a sequence, .* one value of type {kind}; write lists"
+        ):
             scanned(tmp_path, values)
+    assert scanned(tmp_path, [5, [6, 7]]) == ColumnType("integer", is_list=True)
+    assert scanned(tmp_path, ["a", ["b"]]) == ColumnType("string", is_list=True)
+
+
+SPEC = {"s": tf.io.VarLenFeature(tf.float32), "t": tf.io.VarLenFeature(tf.string), "x": tf.io.FixedLenFeature([1], tf.float32)}
+HOW = {"length": 3, "keep": "first"}
+
+
+def transformed(folder, rows, unusable=()):
+    """Returns the rows by the default preprocessing, and the graph that is served."""
+    config = {
+        "label": "y",
+        "labels": ["y"],
+        "classes": [0, 1],
+        "code": None,
+        "unusable": dict.fromkeys(unusable, ""),
+        "sequences": {"s": {**HOW, "mask": "s_mask"}, "t": {**HOW, "mask": "t_mask"}},
+    }
+    metadata = DatasetMetadata(schema_utils.schema_from_feature_spec(SPEC))
+    with tft_beam.Context(folder):
+        (data, _), graph = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(lambda raw: preprocessing_fn(raw, config))
+        _ = graph | tft_beam.WriteTransformFn(folder)
+    output = tft.TFTransformOutput(folder)
+    names = feature_specs(output.transformed_metadata.schema, ())
+    return {f.name: np.stack([row[f.name] for row in data]) for f in names}, {f.name: f for f in names}, output
+
+
+def test_a_sequence_of_texts_becomes_indices_whose_padding_is_no_word(tmp_path):
+    rows = [{"s": [1.0], "t": t, "x": [0.0]} for t in ([b"a", b"b", b"a", b"c"], [b"a"], [], [b"b", b"b", b"d"])]
+    found, specs, output = transformed(str(tmp_path), rows)
+    assert specs["t"] == FeatureSpec("t", "int64", (3,), 4)  # a, b, d, and all others: c is cut off
+    assert found["t"].tolist() == [[0, 1, 0], [0, 3, 3], [3, 3, 3], [1, 1, 2]] or found["t"].tolist() == [
+        [1, 0, 1], [1, 3, 3], [3, 3, 3], [0, 0, 2]
+    ]  # fmt: skip
+    assert found["t_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]]
+    served = output.transform_features_layer()(
+        {"s": tf.sparse.from_dense([[2.0]]), "t": tf.sparse.from_dense([["new", "d", "a", "b"]]), "x": tf.constant([[0.0]])}
+    )
+    assert served["t"].numpy().tolist() == [[3, 2, found["t"][1][0]]]
+
+
+def test_a_sequence_without_a_value_in_training_is_left_out_by_the_default(tmp_path):
+    rows = [{"s": [], "t": [], "x": [float(i)]} for i in range(4)]
+    found, _, output = transformed(str(tmp_path), rows, unusable=["s", "t"])
+    assert sorted(found) == ["x"]
+    raw = {"s": tf.sparse.from_dense([[2.0]]), "t": tf.sparse.from_dense([["a"]]), "x": tf.constant([[1.5]])}
+    assert np.isfinite(output.transform_features_layer()(raw)["x"].numpy()).all()
+    schema = schema_utils.schema_from_feature_spec(SPEC)
+    schema.feature[0].annotation.tag.append(NO_VALUE)
+    assert unusable_features(schema, (), ["s", "t"]) == {"s": "it has no value in the training split"}

@@ -14,7 +14,7 @@ from switchyard.components.training.model_spec import ModelSpec
 
 
 def default_model(spec: ModelSpec) -> nn.Module:
-    """Returns a model with embeddings for vocabularies, convolutions for images, and two dense layers."""
+    """Returns a model with embeddings for vocabularies, convolutions for images, pooled bags, and two dense layers."""
     return _DefaultModel(spec)
 
 
@@ -33,7 +33,7 @@ class _DefaultModel(nn.Module):
                 size *= columns
             elif is_image(feature.shape):
                 self.convolutions[str(i)], size = _convolutions(feature.shape)
-            width += size
+            width += size // feature.shape[0] if feature.pool else size
         layers: list[nn.Module] = []
         for hidden in HIDDEN:
             layers += [_linear(width, hidden), nn.ReLU(), nn.Dropout(DROPOUT)]
@@ -47,9 +47,17 @@ class _DefaultModel(nn.Module):
             value = self.embeddings[str(i)](value) if feature.vocabulary_size else value.float()
             if str(i) in self.convolutions:
                 value = self.convolutions[str(i)](value.permute(0, 3, 1, 2))  # PyTorch has the channels first
+            if feature.mask:
+                value = _pooled(value, features[feature.mask], feature.pool)
             parts.append(value.flatten(1))
         logits: torch.Tensor = self.layers(torch.cat(parts, dim=1))
         return logits
+
+
+def _pooled(values: torch.Tensor, mask: torch.Tensor, pool: str | None) -> torch.Tensor:
+    """Returns the mean or sum of (B, L, ...) over the positions of a mask (B, L); 0 of none."""
+    total = (values.flatten(2) if values.dim() > 2 else values.unsqueeze(2)).mul(mask.unsqueeze(2)).sum(1)
+    return total / mask.sum(1, keepdim=True).clamp(min=1) if pool == "mean" else total
 
 
 def _convolutions(shape: Sequence[int]) -> tuple[nn.Module, int]:
