@@ -203,6 +203,11 @@ def format_of(path: str, declared: str) -> str:
     for ending, kind in ENDINGS.items():
         if name.endswith(ending):
             return kind
+    if name.endswith((".png", ".jpg", ".jpeg")):
+        raise UserError(
+            f"data.path: {path} is a picture, and rows are read from {', '.join(ENDINGS)}; name the pictures in a column of such "
+            "a file (docs/text.md), or run: switchyard run --data FOLDER --label NAME, with a folder per class in FOLDER"
+        )
     raise UserError(
         f"data.format: cannot infer the format of {path} from its name; allowed endings: {', '.join(ENDINGS)} (also .gz). "
         "Set data.format to csv, parquet, jsonl or tfrecord."

@@ -32,8 +32,15 @@ if TYPE_CHECKING:
 @click.argument("pipeline", type=click.Path(path_type=Path), required=False)
 @trainers_option
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML; may be repeated.")
-@click.option("--data", metavar="PATH", multiple=True, help="Without a YAML: file, glob or URI of the data; may be repeated.")
-@click.option("--label", metavar="COLUMN", help="Without a YAML: the column to predict.")
+@click.option(
+    "--data",
+    metavar="PATH",
+    multiple=True,
+    help="Without a YAML: file, folder, glob or URI of the data; may be repeated. A folder of pictures has a folder per class.",
+)
+@click.option(
+    "--label", metavar="COLUMN", help="Without a YAML: the column to predict, or what the classes of pictures are called."
+)
 @click.option(
     "--runner",
     default="local",
@@ -64,13 +71,14 @@ def command(
     switchyard run pipeline.yaml --trainer tensorflow --trainer pytorch
     switchyard run pipeline.yaml --set trainer.hyperparameters.learning_rate=0.01
     switchyard run --data rides.csv --label big_tipper
+    switchyard run --data pets/ --label animal   # pets/cats/1.png, pets/dogs/2.png
     """  # noqa: D301 (click requires the character)
     from switchyard.pipelines.api.run import run
     from switchyard.pipelines.runners.this_machine import stop_on_sigterm
 
     stop_on_sigterm()
     result = run(
-        _pipeline(pipeline, data, label),
+        _pipeline(pipeline, data, label, workspace),
         overrides=overrides,
         trainer=trainers,
         runner=runner,
@@ -88,7 +96,9 @@ def command(
     sys.exit(result.exit_code)
 
 
-def _pipeline(pipeline: Path | None, data: tuple[str, ...], label: str | None) -> Path | dict[str, Any]:
+def _pipeline(pipeline: Path | None, data: tuple[str, ...], label: str | None, workspace: Path | None) -> Path | dict[str, Any]:
+    from switchyard.pipelines.api.class_folders import class_folders
+
     if pipeline is not None:
         if data or label:
             raise UserError(
@@ -98,7 +108,8 @@ def _pipeline(pipeline: Path | None, data: tuple[str, ...], label: str | None) -
         return pipeline
     if not data or not label:
         raise UserError("give a pipeline.yaml, or both --data PATH and --label COLUMN. See switchyard run --help.")
-    return {"data": {"path": list(data)}, "label": label}
+    pictures = class_folders(data, label, workspace, lambda text: click.echo(text, err=True))
+    return pictures or {"data": {"path": list(data)}, "label": label}
 
 
 def _console(file: TextIO) -> Console:

@@ -1,0 +1,130 @@
+"""Pictures in a folder per class, `pets/cats/1.png`, as the data of a pipeline without a YAML."""
+
+from __future__ import annotations
+
+import io
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.sources import ENDINGS, list_files
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.values.images import FORMATS, fault
+from switchyard.pipelines.config.data_name import name_of
+from switchyard.pipelines.workspace import Workspace, default_workspace
+
+COLUMN = "image"
+PICTURES, TEXTS = (".png", ".jpg", ".jpeg"), (".txt",)
+# Height and width that pictures are resized to, unless most of them are smaller.
+_SIDE = 64
+_ROWS = 64
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "eval", "dev", "test", "testing"})
+
+
+def class_folders(data: Sequence[str], label: str, workspace: Path | None, tell: Callable[[str], None]) -> dict[str, Any] | None:
+    """Returns the pipeline of a folder of pictures, whose classes are the folders in it; None for any other data.
+
+    The pictures are copied into one Parquet file of the workspace, `data/NAME.parquet`: the columns `image` and the label.
+
+    Args:
+        data: what `--data` names.
+        label: name of the label.
+        workspace: the workspace; None for the default one.
+        tell: receives what was read and what was skipped.
+
+    Raises:
+        UserError: the folder holds pictures or texts in another layout.
+    """
+    if len(data) != 1 or not os.path.isdir(data[0]):
+        return None
+    folder = Path(data[0])
+    files = [Path(file) for file in list_files(data, "--data").files]
+    endings = Counter(file.suffix.lower() for file in files)
+    if any(ending in ENDINGS or ending in (".gz", ".bz2") for ending in endings):
+        return None
+    if texts := sum(endings[ending] for ending in TEXTS):
+        raise UserError(
+            f"--data: {folder} holds texts ({texts:,} .txt), and rows are read from CSV, Parquet, JSON Lines or TFRecord; write a "
+            f"column with the texts and the column {label!r} into one, and set tokenizer (docs/text.md)"
+        )
+    pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    if not pictures:
+        return None
+    classes = _classes(folder, pictures)
+    if label == COLUMN:
+        raise UserError(f"--label: the pictures are the column {COLUMN!r}; name the label otherwise, for example class")
+    if other := [file.name for file in files if file.suffix.lower() not in PICTURES]:
+        tell(
+            f"warning: skipped {len(other):,} of {len(files):,} files, no pictures ({', '.join(PICTURES)}): {in_a_line(other[:5])}"
+        )
+    name = name_of(data)
+    place = Workspace((workspace if workspace is not None else default_workspace(None)).resolve())
+    place.create()
+    target = place.root / "data" / f"{name}.parquet"
+    shape = _write(pictures, classes, label, target)
+    counts = in_a_line([f"{of} {count:,}" for of, count in sorted(Counter(classes).items())[:10]])
+    tell(f"{len(pictures):,} pictures, resized to {shape[0]} x {shape[1]} (data.columns.{COLUMN}.size): {counts}")
+    column = {"type": "image", "size": list(shape[:2]), "channels": shape[2]}
+    return {"name": name, "data": {"path": [str(target)], "columns": {COLUMN: column}}, "label": label}
+
+
+def _classes(folder: Path, pictures: Sequence[Path]) -> list[str]:
+    """Returns the class of each picture, the folder in `folder` that it is in."""
+    below = [picture.relative_to(folder).parts for picture in pictures]
+    if loose := [parts[0] for parts in below if len(parts) == 1]:
+        raise UserError(
+            f"--data: {folder} holds pictures without a class ({in_a_line(loose[:3])}); move each into a folder with the name of "
+            "its class, cats/1.png, or list paths and classes in a CSV and declare its column (docs/text.md)"
+        )
+    classes = [parts[0] for parts in below]
+    found = sorted(set(classes))
+    if len(found) < 2:
+        raise UserError(f"--data: {folder} holds one folder of pictures, {found[0]!r}; there must be one for each of two classes")
+    if {name.lower() for name in found} <= _SPLITS:
+        raise UserError(
+            f"--data: the folders of {folder} are splits ({in_a_line(found)}), not classes; give a folder whose folders are the "
+            "classes, of which the pipeline makes the splits"
+        )
+    return classes
+
+
+def _write(pictures: Sequence[Path], classes: Sequence[str], label: str, target: Path) -> tuple[int, int, int]:
+    """Writes pictures and classes as Parquet; returns the height, width and channels that suit most of them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    target.parent.mkdir(exist_ok=True)
+    schema = pa.schema([(COLUMN, pa.binary()), (label, pa.string())])
+    sizes, is_grey = [], True
+    new = target.with_suffix(f".{os.getpid()}")
+    try:
+        with pq.ParquetWriter(new, schema) as writer:
+            for start in range(0, len(pictures), _ROWS):
+                part = pictures[start : start + _ROWS]
+                images = [picture.read_bytes() for picture in part]
+                for width, height, mode in _headers(part, images):
+                    sizes.append((height, width))
+                    is_grey &= mode in ("L", "1", "I;16")
+                writer.write_table(pa.table([images, list(classes[start : start + _ROWS])], schema=schema))
+        new.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            new.unlink()
+    height, width = (min(_SIDE, int(statistics.median(side))) for side in zip(*sizes, strict=True))
+    return height, width, 1 if is_grey else 3
+
+
+def _headers(files: Sequence[Path], images: Sequence[bytes]) -> Iterator[tuple[int, int, str]]:
+    """Yields width, height and mode of pictures. Raises UserError for a file that is none."""
+    from PIL import Image
+
+    for file, content in zip(files, images, strict=True):
+        if wrong := fault(content, 3, decode=False):
+            raise UserError(f"--data: {file} {wrong}; remove the file, or repair it")
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            yield *image.size, image.mode
