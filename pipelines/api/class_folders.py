@@ -49,8 +49,8 @@ def class_folders(data: Sequence[str], label: str, workspace: Path | None, tell:
         return None
     if texts := sum(endings[ending] for ending in TEXTS):
         raise UserError(
-            f"--data: {folder} holds texts ({texts:,} .txt), and rows are read from CSV, Parquet, JSON Lines or TFRecord; write a "
-            f"column with the texts and the column {label!r} into one, and set tokenizer (docs/text.md)"
+            f"--data: {folder} holds texts ({texts:,} .txt), and rows are read from CSV, Parquet, JSON Lines or TFRecord; write "
+            f"a column with the texts and the column {label!r} into one, and set tokenizer (docs/text.md)"
         )
     pictures = [file for file in files if file.suffix.lower() in PICTURES]
     if not pictures:
@@ -59,9 +59,8 @@ def class_folders(data: Sequence[str], label: str, workspace: Path | None, tell:
     if label == COLUMN:
         raise UserError(f"--label: the pictures are the column {COLUMN!r}; name the label otherwise, for example class")
     if other := [file.name for file in files if file.suffix.lower() not in PICTURES]:
-        tell(
-            f"warning: skipped {len(other):,} of {len(files):,} files, no pictures ({', '.join(PICTURES)}): {in_a_line(other[:5])}"
-        )
+        skipped = f"{len(other):,} of {len(files):,} files, no pictures ({', '.join(PICTURES)})"
+        tell(f"warning: skipped {skipped}: {in_a_line(other[:5])}")
     name = name_of(data)
     place = Workspace((workspace if workspace is not None else default_workspace(None)).resolve())
     place.create()

@@ -12,9 +12,11 @@ from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_sp
 
 from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError
+from switchyard.components.ingest.config import AugmentConfig
+from switchyard.components.training.augmentation import augmented
 from switchyard.components.training.columns import FILE, features_json
 from switchyard.components.training.example_source import Shard, blocks
-from switchyard.components.training.examples import Examples, transformed_examples
+from switchyard.components.training.examples import Examples, columns_of, transformed_examples
 from switchyard.components.training.pytorch.batches import DeviceColumns, fits, one_ahead
 from switchyard.components.training.pytorch.batches import batches as pytorch_batches
 from switchyard.components.training.tensorflow.batches import dataset
@@ -227,3 +229,19 @@ def test_a_model_that_changes_its_input_changes_nothing_else(source):
 def test_examples_without_columns_are_refused_with_the_fix(tmp_path):
     with pytest.raises(UserError, match=r"has no columns.json: .*run again in a new workspace"):
         transformed_examples(tmp_path, "train")
+
+
+def test_both_frameworks_train_on_the_same_changed_images():
+    pixels = np.random.default_rng(0).random((50, 6, 7, 1)).astype(np.float32)
+    specs = [FeatureSpec("photo", "float32", (6, 7, 1))]
+    plain = Examples(blocks(specs), [columns_of({"photo": pixels}, np.arange(50), specs)])
+    source = augmented(plain, {"photo": AugmentConfig(flip="horizontal", shift=0.2, rotate=20)})
+    expected = list(source.batches(8, seed=1, epoch=3))
+    by_keras, by_torch = dataset(source, 8, seed=1, first_epoch=3), pytorch_batches(source, 8, seed=1, epoch=3)
+    for (features, labels), (of_keras, keras_labels), (of_torch, torch_labels) in zip(expected, by_keras, by_torch, strict=True):
+        assert not (features["photo"] == pixels[labels]).all(axis=(1, 2, 3)).any()
+        for found, of in ((of_keras, keras_labels), (of_torch, torch_labels)):
+            np.testing.assert_array_equal(found["photo"].numpy(), features["photo"])
+            np.testing.assert_array_equal(of.numpy(), labels)
+    for (found, _), (features, _) in zip(dataset(source, 8), plain.batches(8), strict=True):  # as in evaluation
+        np.testing.assert_array_equal(found["photo"].numpy(), features["photo"])
