@@ -200,8 +200,8 @@ CONSTRAINTS := $(COMPILE_BARE) setup.py --extra gpu --extra kubeflow --extra lig
 lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.txt
 	$(COMPILE) setup.py --extra dev --output-file requirements.lock
 	$(COMPILE_ANY) --universal --python-version 3.12 setup.py --extra dev --output-file $(NEW_LOCK)
-	$(COMPILE) setup.py --extra kubeflow --extra lightgbm --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
-	$(COMPILE) setup.py infra/image/tpu.in --extra kubeflow --extra lightgbm --output-file infra/image/requirements.tpu.lock
+	$(COMPILE) setup.py --extra kubeflow --extra lightgbm --extra signing --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
+	$(COMPILE) setup.py infra/image/tpu.in --extra kubeflow --extra lightgbm --extra signing --output-file infra/image/requirements.tpu.lock
 	$(CONSTRAINTS) --python-version 3.11 --python-platform x86_64-manylinux_2_36 --override requirements.overrides.txt \
 	  --constraint requirements.lock --output-file components/user_code/constraints-3.11.txt
 	$(CONSTRAINTS) --universal --python-version 3.12 --constraint $(NEW_LOCK) --output-file components/user_code/constraints-3.12.txt

@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 LIGHTGBM = ["lightgbm>=4.5,<5"]
 KUBEFLOW = ["kfp>=2.17,<2.17.3", "kfp-kubernetes>=2.17,<2.17.3"]
+# Signatures of bundles in the format of OpenSSF. model-signing 1.1 imports pyOpenSSL without declaring it.
+SIGNING = ["cryptography>=42", "model-signing>=1.1,<2", "pyopenssl>=24"]
 # The only one of TensorFlow's CUDA libraries that PyTorch's wheel does not bring. `tensorflow[and-cuda]` lists all of them, with
 # an NCCL later than the one that PyTorch pins, so it needs an override; NCCL 2 keeps its ABI.
 GPU = ["nvidia-cuda-nvcc-cu12>=12.5.82,<13"]
@@ -94,10 +96,12 @@ setup(
         "gpu": GPU,
         "kubeflow": KUBEFLOW,
         "lightgbm": LIGHTGBM,
+        "signing": SIGNING,
         "dev": [
             *GPU,
             *KUBEFLOW,
             *LIGHTGBM,
+            *SIGNING,
             # The example trainers. JAX after 0.7.1 needs NumPy 2.
             "flax>=0.10",
             "jax>=0.6,<0.7.2",
