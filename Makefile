@@ -195,7 +195,7 @@ COMPILE_ANY := $(COMPILE_BARE) --generate-hashes
 COMPILE_311 := $(COMPILE_ANY) --python-version 3.11 --python-platform x86_64-manylinux_2_36
 COMPILE := $(COMPILE_311) --override requirements.overrides.txt
 # Without hashes, which pip would then demand of every package.
-CONSTRAINTS := $(COMPILE_BARE) setup.py --extra gpu --extra kubeflow --extra lightgbm
+CONSTRAINTS := $(COMPILE_BARE) setup.py --extra gpu --extra kubeflow --extra lightgbm --extra signing
 
 lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.txt
 	$(COMPILE) setup.py --extra dev --output-file requirements.lock

@@ -115,8 +115,8 @@ def create_pipeline(
     infra_settings = infra_validation_settings(config)
     infra = [InfraValidation(examples, model, infra_settings).with_id("infra_validation")] if infra_settings else []
     infra_blessing = {"infra_blessing": infra[0].outputs["blessing"]} if infra else {}
-    registry = Register({"examples": examples, "model": model, "evaluation": evaluation, **infra_blessing}, config.model_name)
-    registry = registry.with_id("registry")
+    candidates = {"examples": examples, "model": model, "evaluation": evaluation, **infra_blessing}
+    registry = Register(candidates, config.model_name, config.signing).with_id("registry")
     report = Report(
         {
             "examples": examples,

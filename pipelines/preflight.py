@@ -21,6 +21,7 @@ from switchyard.components.ingest.sources import find_files
 from switchyard.components.ingest.texts import first_texts, text_columns
 from switchyard.components.metrics import trained_names
 from switchyard.components.progress import say, warn
+from switchyard.components.signing.signatures import check_signer
 from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
@@ -175,6 +176,30 @@ def check_code(config: PipelineConfig, store: Path) -> None:
     evaluation_settings(config, store)
     if config.validation.schema_path:
         snapshot_file(Path(config.validation.schema_path), store, key="validation.schema")
+    _check_key_stays(config, store)
+
+
+def check_signing(config: PipelineConfig, workspace: Path) -> None:
+    """Checks that the private key of `signing` can sign and lies outside the workspace.
+
+    Raises:
+        UserError: it cannot, or a workspace, which is copied and sent, holds it.
+    """
+    if config.signing is None:
+        return
+    check_signer(config.signing)
+    if Path(config.signing.key).resolve().is_relative_to(workspace.resolve()):
+        raise UserError(f"signing.key: {config.signing.key} lies in the workspace {workspace}; move it out of there")
+
+
+def _check_key_stays(config: PipelineConfig, store: Path) -> None:
+    """Refuses a private key that the user's code names, or `files` lists: it would travel with them."""
+    key = Path(config.signing.key) if config.signing else None
+    if key is None or not key.is_file():
+        return
+    for copy in [f for f in store.rglob(key.name) if f.is_file() and f.read_bytes() == key.read_bytes()]:
+        copy.unlink()
+        raise UserError(f"signing.key: {key} is one of the files of your code (`files`, or named in it); move it elsewhere")
 
 
 def check_code_loads(config: PipelineConfig, store: Path) -> None:

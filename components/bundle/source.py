@@ -1,7 +1,7 @@
 """Resolves a model reference: `NAME@champion`, `NAME@3`, a folder, or a URI that MLflow can download.
 
 A registered version is verified against its registered digest. The origin of a folder or URI is unknown: it needs a digest to
-verify against, or explicit trust.
+verify against, a key that verifies its signature, or explicit trust.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import verify
 from switchyard.components.tracking.mlflow_errors import is_denial, refusal
 from switchyard.components.tracking.model_registry import alias_version, versions
-from switchyard.components.tracking.version_download import download_version, registered_digest
+from switchyard.components.tracking.version_download import download_version, registered_digest, verified_digest
 
 _REGISTERED = re.compile(
     r"(models:/)?(?P<name>[^@/:]+)@(?P<selector>[A-Za-z0-9_.-]+)|models:/(?P<model>[^@/:]+)/(?P<version>\d+)"
@@ -60,12 +60,15 @@ class ModelRef:
         name: name of the registered model.
         selector: number of a version, or an alias, which can move.
         trust: whether to accept versions that were registered without a digest.
+        verify_by: file with the public key or certificate that a version's signature must verify with; None: no signature is
+            required.
     """
 
     uri: str
     name: str
     selector: str
     trust: bool = False
+    verify_by: Path | None = None
 
     @property
     def tracks_alias(self) -> bool:
@@ -107,13 +110,13 @@ class ModelRef:
         """Downloads and verifies a version, by default the selected one; removes the copy when the context exits.
 
         Raises:
-            UserError: the version does not exist, or its files do not match the registered digest.
+            UserError: the version does not exist, or its files do not match the registered digest or the signature.
             StageError: the registry is unreachable.
         """
         wanted = version or self.version()
         with _new_folder() as folder:
             client = tracking.client(self.uri)
-            digest = download_version(client, self.uri, self.name, wanted, folder, trust=self.trust)
+            digest = download_version(client, self.uri, self.name, wanted, folder, trust=self.trust, verify_by=self.verify_by)
             yield OpenedModel(folder, self.name, wanted, digest, self)
 
 
@@ -125,7 +128,12 @@ def name_and_selector(text: str) -> tuple[str, str] | None:
 
 @contextmanager
 def open_model(
-    ref: str | os.PathLike[str], tracking_uri: str | None = None, *, trust: bool = False, digest: str | None = None
+    ref: str | os.PathLike[str],
+    tracking_uri: str | None = None,
+    *,
+    trust: bool = False,
+    digest: str | None = None,
+    verify_by: Path | None = None,
 ) -> Iterator[OpenedModel]:
     """Resolves a model reference, downloads the model if needed and verifies it; removes the download when the context exits.
 
@@ -135,6 +143,8 @@ def open_model(
         tracking_uri: URI of MLflow's server or database; required for a registered version.
         trust: whether to accept a model without a digest. Loading a model can run its code.
         digest: required digest of the manifest of a folder or URI, which then needs no trust.
+        verify_by: file with the public key or certificate that the model's signature must verify with; a folder or URI then needs
+            no trust either.
 
     Raises:
         UserError: the model does not exist, is no bundle of Switchyard's, was changed, or is not trusted.
@@ -146,7 +156,7 @@ def open_model(
             raise UserError("digest: applies to a folder or URI; a registered version has a digest of its own. Remove it.")
         if tracking_uri is None:
             raise UserError(f"model: {text!r} is a registered version; give the registry's address too (tracking_uri).")
-        with ModelRef(tracking_uri, *parts, trust=trust).open() as opened:
+        with ModelRef(tracking_uri, *parts, trust=trust, verify_by=verify_by).open() as opened:
             yield opened
         return
     is_uri = _URI.match(text) is not None
@@ -154,30 +164,35 @@ def open_model(
         raise UserError(
             f"model: {text!r} is neither a folder nor NAME@ALIAS or NAME@VERSION; give one, for example breast_cancer@champion."
         )
-    if not trust and digest is None:
+    if not trust and digest is None and verify_by is None:
         raise UserError(
             f"model: {text!r} is not a registered version, so its files cannot be verified, and loading a model can run "
             "code in it. Give NAME@ALIAS or NAME@VERSION; or, if you trust everyone who can write there, add --trust "
-            "(trust=True)."
+            "(trust=True); or, if it is signed, --verify KEY."
         )
     if is_uri:
         with _new_folder() as folder:
             _download(text, tracking_uri, folder)
-            yield _verified(folder, text, digest)
-    elif digest is None:
+            yield _signed(_verified(folder, text, digest), verify_by)
+    elif digest is None and verify_by is None:
         yield _verified(Path(text), text, None)
     else:
         with _new_folder() as folder:
-            yield _private_copy(_verified(Path(text), text, digest), folder, digest)
+            yield _signed(_private_copy(_verified(Path(text), text, digest), folder), verify_by)
 
 
-def _private_copy(found: OpenedModel, target: Path, digest: str) -> OpenedModel:
+def _signed(found: OpenedModel, key: Path | None) -> OpenedModel:
+    """Returns a model whose signature was checked, if a key is given."""
+    return dataclasses.replace(found, digest=verified_digest(found.folder, key)) if key else found
+
+
+def _private_copy(found: OpenedModel, target: Path) -> OpenedModel:
     """Returns a verified private copy of a model: others could change the original's files between check and load."""
     try:
         shutil.copytree(found.folder, target, symlinks=True)
     except OSError as error:
         raise UserError(f"model: {found.folder} cannot be copied to {target.parent}: {first_line(error)}") from None
-    verify(target, digest)
+    verify(target, found.digest)
     return dataclasses.replace(found, folder=target)
 
 

@@ -16,6 +16,7 @@ from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.images import fingerprint_with_images, image_files
 from switchyard.components.ingest.sources import find_files, fingerprint, format_of
 from switchyard.components.process.temporary import temporary_folder
+from switchyard.components.signing.signatures import SIGNATURE, verify_signature
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking.manifest import MANIFEST, compared, own_digest
@@ -34,7 +35,7 @@ class Check:
     found: str
 
 
-def check_version(client: Any, uri: str, name: str, version: str) -> list[Check]:
+def check_version(client: Any, uri: str, name: str, version: str, key: Path | None = None) -> list[Check]:
     """Returns the checks of a version. No file of it is loaded.
 
     Args:
@@ -42,11 +43,15 @@ def check_version(client: Any, uri: str, name: str, version: str) -> list[Check]
         uri: address of MLflow's server or database.
         name: name of the registered model.
         version: number of an existing version.
+        key: file with the public key or certificate to check the signature with; None: the signature is not checked.
     """
     tags = client.get_model_version(name, version).tags
     with temporary_folder() as work:
         found = _downloaded(client, uri, name, version, work)
-        of_files = list(_files(found, tags.get(model_registry.DIGEST))) if isinstance(found, Path) else [found]
+        if isinstance(found, Path):
+            of_files = [*_files(found, tags.get(model_registry.DIGEST)), *_signature(found, key)]
+        else:
+            of_files = [found]
         of_data = _data(tags, _summary(found) if isinstance(found, Path) else None)
     return [
         *of_files,
@@ -79,6 +84,19 @@ def _files(folder: Path, digest: str | None) -> Iterator[Check]:
             yield Check(file, "changed" if wrong else "same", wrong or "digest of the manifest")
     except UserError as error:
         yield Check("files", "changed", first_line(error))
+
+
+def _signature(folder: Path, key: Path | None) -> Iterator[Check]:
+    if key is None:
+        if (folder / SIGNATURE).is_file():
+            yield Check("signature", "unknown", "give its signer's public key with --key")
+        return
+    try:
+        verify_signature(folder, key)
+    except UserError as error:
+        yield Check("signature", "changed", first_line(error))
+    else:
+        yield Check("signature", "same", f"verifies with {key}")
 
 
 def _summary(folder: Path) -> DatasetSummary | None:

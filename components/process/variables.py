@@ -9,6 +9,7 @@ from __future__ import annotations
 # Set by users.
 DEBUG = "SWITCHYARD_DEBUG"
 SERVE_TOKEN = "SWITCHYARD_SERVE_TOKEN"  # noqa: S105 (a variable's name)
+SIGNING_PASSWORD = "SWITCHYARD_SIGNING_PASSWORD"  # noqa: S105
 KFP_HOST = "SWITCHYARD_KFP_HOST"
 KFP_NAMESPACE = "SWITCHYARD_KFP_NAMESPACE"
 KFP_TOKEN = "SWITCHYARD_KFP_TOKEN"  # noqa: S105
@@ -40,6 +41,7 @@ PRELOAD_TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
 MEANINGS = {
     DEBUG: "set to any value: unexpected errors are shown with their stack trace",
     SERVE_TOKEN: "the token that a server's clients must send",
+    SIGNING_PASSWORD: "password of the private key in `signing.key`, if it is encrypted",
     KFP_HOST: "address of Kubeflow Pipelines",
     KFP_NAMESPACE: "the user's namespace there",
     KFP_TOKEN: "bearer token for it",

@@ -22,9 +22,11 @@ from switchyard.components.evaluation.servability import verdicts
 from switchyard.components.pages.artifacts import dataset_of, track_data
 from switchyard.components.progress import say, warn
 from switchyard.components.registration.descriptions import model_card, run_description
+from switchyard.components.signing.config import SigningConfig
+from switchyard.components.signing.signatures import sign
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
-from switchyard.components.tracking.manifest import digest_of
+from switchyard.components.tracking.manifest import digest_of, verify
 from switchyard.components.tracking.model_registry import CHALLENGER, DEFERRED, POSITIVE_CLASS, REFUSED, Registration
 from switchyard.components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
 
@@ -38,9 +40,12 @@ class Executor(base_executor.BaseExecutor):
         """Registers all candidates and writes the registrations.
 
         Raises:
-            UserError: the registry refused the best candidate, and no journal of a local run records it.
+            UserError: the registry refused the best candidate, and no journal of a local run records it; or a candidate cannot
+                be signed.
         """
         name = exec_properties["model_name"]
+        given = exec_properties.get("signing")
+        signing = SigningConfig.model_validate_json(given) if given else None
         summary = DatasetSummary.load(artifact_utils.get_single_uri(input_dict["examples"]))
         infra = input_dict.get("infra_blessing")
         evaluation = verdicts(
@@ -54,7 +59,10 @@ class Executor(base_executor.BaseExecutor):
         # Register the best one last, so that it is the challenger if it does not become champion.
         for framework in sorted(models, key=lambda n: (n == evaluation.best, -list(evaluation.models).index(n))):
             model = models[framework]
-            registrations[framework] = run.register(_described(model, evaluation.models[framework], evaluation, name, summary))
+            described = _described(model, evaluation.models[framework], evaluation, name, summary)
+            if signing and described["passed"]:
+                described["signature"] = _signature(described, signing)
+            registrations[framework] = run.register(described)
         best = registrations[evaluation.best]
         _report(name, best)
         run.tags({"mlflow.note.content": run_description(_outcome(name, best, evaluation), name, evaluation, summary, _ids(run))})
@@ -97,6 +105,14 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
         "measured_in": tracking.current_run().run_id,
         "dataset": dataset_of(summary, evaluation.split),
     }
+
+
+def _signature(described: Mapping[str, Any], config: SigningConfig) -> str:
+    """Returns the signature of a candidate's files, after comparing them with the digest that training recorded."""
+    folder = Path(described["bundle"])
+    verify(folder, described["digest"])
+    say(f"signing the {described['tags']['framework']} model")
+    return sign(folder, config)
 
 
 def _outcome(name: str, best: Registration, evaluation: Evaluation) -> str:
@@ -149,9 +165,9 @@ def _report(name: str, found: Registration) -> None:
 
 
 class RegistrySpec(types.ComponentSpec):
-    """The component's interface; `model_name` is the model's name in the registry."""
+    """The component's interface: the model's name in the registry, and the config's `signing` as JSON, if it has one."""
 
-    PARAMETERS = {"model_name": ExecutionParameter(type=str)}
+    PARAMETERS = {"model_name": ExecutionParameter(type=str), "signing": ExecutionParameter(type=str, optional=True)}
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -171,6 +187,7 @@ class Register(base_component.BaseComponent):
     SPEC_CLASS = RegistrySpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, inputs: Mapping[str, types.BaseChannel], model_name: str) -> None:
+    def __init__(self, inputs: Mapping[str, types.BaseChannel], model_name: str, signing: SigningConfig | None = None) -> None:
         registration = types.Channel(standard_artifacts.PushedModel)
-        super().__init__(RegistrySpec(**inputs, model_name=model_name, registration=registration))
+        given = {"signing": signing.model_dump_json()} if signing else {}
+        super().__init__(RegistrySpec(**inputs, model_name=model_name, registration=registration, **given))

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import UserError
+from switchyard.components.signing.signatures import UNSIGNED
 
 MANIFEST = "manifest.json"
 _PROPERTY = "digest"
 # Format version of `bundle.json`; raised when older bundles can no longer be read.
 FORMAT = 2
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# MLflow writes the first into a folder that it downloads, Python the second beside modules that MLflow imports.
-# A bundle reads neither.
-_IGNORED = ("registered_model_meta", "__pycache__")
 
 
 def write_manifest(folder: Path) -> str:
@@ -110,7 +108,7 @@ def check_regular(folder: Path) -> None:
     _files(folder, ignored=())
 
 
-def _files(folder: Path, ignored: Collection[str] = (MANIFEST, *_IGNORED)) -> set[str]:
+def _files(folder: Path, ignored: Collection[str] = (MANIFEST, *UNSIGNED)) -> set[str]:
     """Returns the relative names of all files, without those of the folder itself that are `ignored`.
 
     Raises:

@@ -16,6 +16,8 @@ from typing import Any
 
 from switchyard.components.errors import UserError
 from switchyard.components.metrics import base
+from switchyard.components.process.temporary import temporary_folder
+from switchyard.components.signing.signatures import SIGNATURE
 from switchyard.components.text.escaping import equals
 from switchyard.components.tracking.keys import metric_key
 from switchyard.components.tracking.manifest import own_digest, verify
@@ -159,9 +161,9 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
         client: an MlflowClient.
         run_id: MLflow run of the pipeline.
         model: `name`, `bundle` (folder), `uri` (of the model artifact), `passed`, `blessed`, `compared_with` (version or
-            None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `tags`, `description`,
-            `measured_in` (MLflow run that logs the model's metrics; may be left out) and `dataset` (name and digest of the
-            rows that they were measured on).
+            None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `signature` (of the files,
+            see `components.signing`; may be left out), `tags`, `description`, `measured_in` (MLflow run that logs the model's
+            metrics; may be left out) and `dataset` (name and digest of the rows that they were measured on).
 
     Raises:
         UserError: the bundle does not match its digest, or the registered model is not Switchyard's.
@@ -351,6 +353,11 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
         )
         client.log_model_artifacts(logged.model_id, model["bundle"])
         logged = client.finalize_logged_model(logged.model_id, "READY")
+    if signature := model.get("signature"):
+        # Also for a known model: the key may be a new one.
+        with temporary_folder() as folder:
+            (folder / SIGNATURE).write_text(signature, encoding="utf-8")
+            client.log_model_artifact(logged.model_id, str(folder / SIGNATURE))
     _log_metrics(client, model, logged.model_id)
     if logged.model_id not in {o.model_id for o in (run.outputs.model_outputs if run.outputs else [])}:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])

@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from switchyard.components.errors import UserError
-from switchyard.components.tracking.manifest import check_regular, verify
+from switchyard.components.signing.signatures import verify_signature
+from switchyard.components.tracking.manifest import check_regular, own_digest, verify
 from switchyard.components.tracking.model_registry import DIGEST
 
 
@@ -26,7 +27,9 @@ def check_source(source: str) -> None:
         check_regular(Path(unquote(address.path)))
 
 
-def download_version(client: Any, uri: str, name: str, version: str, target: Path, *, trust: bool = False) -> str | None:
+def download_version(
+    client: Any, uri: str, name: str, version: str, target: Path, *, trust: bool = False, verify_by: Path | None = None
+) -> str | None:
     """Copies a version's MLflow Model to `target`, a new folder; returns the digest that it was verified by.
 
     Args:
@@ -36,14 +39,16 @@ def download_version(client: Any, uri: str, name: str, version: str, target: Pat
         version: version of the registered model.
         target: folder to create.
         trust: accept a version registered without a digest; None is returned then.
+        verify_by: file with the public key or certificate that its signature must verify with, which shows the origin of a
+            version without a digest, too.
 
     Raises:
-        UserError: the files do not match the registered ones, or there is no digest. No file was opened.
+        UserError: the files do not match the registered or the signed ones, or there is no digest. No file was opened.
     """
     from mlflow.artifacts import download_artifacts
 
     digest = registered_digest(client, name, version)
-    if digest is None and not trust:
+    if digest is None and not trust and verify_by is None:
         raise UserError(
             f"{name} version {version} was registered without a digest, so its files cannot be verified. Train and register "
             "it again; serve, predict, drift and deploy accept it with --trust."
@@ -53,10 +58,21 @@ def download_version(client: Any, uri: str, name: str, version: str, target: Pat
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         # The downloaded folder is named like the last part of the source.
         shutil.move(download_artifacts(artifact_uri=source, dst_path=work, tracking_uri=uri), target)
-    if digest is not None:
-        try:
+    try:
+        if digest is not None:
             verify(target, digest)
-        except BaseException:
-            shutil.rmtree(target, ignore_errors=True)
-            raise
-    return digest
+        return verified_digest(target, verify_by) if verify_by else digest
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def verified_digest(folder: Path, key: Path) -> str | None:
+    """Returns the digest of a folder's manifest after checking all files, by the manifest and by the signature with `key`.
+
+    Raises:
+        UserError: the files are not as they were signed.
+    """
+    verify(folder)
+    verify_signature(folder, key)
+    return own_digest(folder)

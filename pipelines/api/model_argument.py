@@ -11,13 +11,19 @@ from switchyard.components.bundle.model import BundleModel, load_bundle
 from switchyard.components.bundle.source import ModelRef, OpenedModel, name_and_selector
 from switchyard.components.bundle.source import open_model as open_any
 from switchyard.components.import_order import import_torch_first
+from switchyard.components.signing.signatures import check_verifier
 from switchyard.components.text.redaction import take_credentials
 from switchyard.pipelines.terminal.output import quiet
 from switchyard.pipelines.workspace import registry_uri
 
 
 def model_ref(
-    model: str | os.PathLike[str], tracking_uri: str | None, workspace: str | os.PathLike[str] | None, *, trust: bool
+    model: str | os.PathLike[str],
+    tracking_uri: str | None,
+    workspace: str | os.PathLike[str] | None,
+    *,
+    trust: bool,
+    verify: str | os.PathLike[str] | None = None,
 ) -> ModelRef | None:
     """Returns the registered model that MODEL names, or None for a folder or URI.
 
@@ -28,7 +34,7 @@ def model_ref(
     parts = name_and_selector(os.fspath(model))
     if parts is None:
         return None
-    ref = ModelRef(_registry(tracking_uri, workspace), *parts, trust=trust)
+    ref = ModelRef(_registry(tracking_uri, workspace), *parts, trust=trust, verify_by=verifying_key(verify))
     ref.version()
     return ref
 
@@ -40,6 +46,7 @@ def open_model(
     *,
     trust: bool,
     digest: str | None = None,
+    verify: str | os.PathLike[str] | None = None,
 ) -> AbstractContextManager[OpenedModel]:
     """Opens MODEL with `components.bundle.source.open_model`.
 
@@ -49,12 +56,25 @@ def open_model(
         workspace: the workspace given, if any.
         trust: accept a model without a registered digest.
         digest: expected digest of the manifest of a folder or URI.
+        verify: see `verifying_key`.
     """
     if name_and_selector(os.fspath(model)):
         uri: str | None = _registry(tracking_uri, workspace)
     else:  # needs no workspace
         uri = tracking_uri and take_credentials(tracking_uri)
-    return open_any(model, uri, trust=trust, digest=digest)
+    return open_any(model, uri, trust=trust, digest=digest, verify_by=verifying_key(verify))
+
+
+def verifying_key(verify: str | os.PathLike[str] | None, argument: str = "verify") -> Path | None:
+    """Returns the file with the public key or certificate that a model's signature must verify with, after checking it.
+
+    Raises:
+        UserError: the file holds neither, or the extra `signing` is not installed.
+    """
+    if verify is None:
+        return None
+    check_verifier(Path(verify), argument)
+    return Path(verify)
 
 
 def _registry(tracking_uri: str | None, workspace: str | os.PathLike[str] | None) -> str:
@@ -68,6 +88,7 @@ def load_model(
     workspace: str | os.PathLike[str] | None = None,
     trust: bool = False,
     digest: str | None = None,
+    verify: str | os.PathLike[str] | None = None,
 ) -> BundleModel:
     """Loads a pipeline's evaluated model with its preprocessing: raw rows in, predictions out.
 
@@ -81,16 +102,18 @@ def load_model(
         trust: accept a model without a digest: a path, another URI, a version registered without one. Loading a model can run its
             content.
         digest: expected SHA-256 of the manifest of a path or URI; trust is not needed then.
+        verify: PEM file with the public key, or the certificate, that the model's signature must verify with; trust is not
+            needed then.
 
     Returns:
         The loaded model: `predict(rows)`, `scores(rows)`, `info`.
 
     Raises:
-        UserError: the model does not exist, was changed, or is not trusted.
+        UserError: the model does not exist, was changed, is not trusted, or its signature does not verify.
         StageError: the registry is unreachable.
     """
     with ExitStack() as stack:
-        opened = stack.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest))
+        opened = stack.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest, verify=verify))
         with quiet():  # hides TensorFlow's device messages
             import_torch_first()
             loaded = load_bundle(opened.folder, opened.digest)

@@ -66,6 +66,7 @@ def predict(
     tracking_uri: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    verify: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame: ...
 
 
@@ -83,6 +84,7 @@ def predict(
     tracking_uri: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    verify: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> PredictedFile: ...
 
@@ -100,6 +102,7 @@ def predict(
     tracking_uri: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    verify: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame | PredictedFile:
     """Predicts raw rows: those of a DataFrame or of mappings in memory, or those of files, whose predictions become a file.
@@ -117,6 +120,7 @@ def predict(
         tracking_uri: see `load_model`.
         workspace: see `load_model`.
         trust: see `load_model`.
+        verify: see `load_model`.
         progress: show progress on standard error.
 
     Returns:
@@ -138,8 +142,10 @@ def predict(
         }
         if wrong := [name for name, is_given in given.items() if is_given]:
             raise ArgumentError(wrong[0], "applies to files only, and the input is rows in memory; remove it.")
+        if isinstance(model, BundleModel) and verify is not None:
+            raise ArgumentError("verify", "the model is loaded already; give the key to load_model.")
         if not isinstance(model, BundleModel):
-            model = load_model(model, tracking_uri=tracking_uri, workspace=workspace, trust=trust)
+            model = load_model(model, tracking_uri=tracking_uri, workspace=workspace, trust=trust, verify=verify)
         return model.predict(rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows)))
     if isinstance(model, BundleModel):
         raise ArgumentError(
@@ -162,7 +168,7 @@ def predict(
         fresh,
     )
     with progress_console(progress) as console:
-        return _predict_files(model, tracking_uri, workspace, wanted, console, trust=trust)
+        return _predict_files(model, tracking_uri, workspace, wanted, console, trust=trust, verify=verify)
 
 
 @contextmanager
@@ -199,6 +205,7 @@ def _predict_files(
     console: Console,
     *,
     trust: bool,
+    verify: str | os.PathLike[str] | None,
 ) -> PredictedFile:
     with quiet():  # hides TensorFlow's device messages
         from switchyard.components.prediction.files import BatchJob, predict_files
@@ -217,7 +224,7 @@ def _predict_files(
         )
     kinds = {f: format_of(f, wanted.input_format) for f in found.files}
     parts = output.with_name(f"{output.name}.parts")
-    with open_model(model, tracking_uri, workspace, trust=trust) as opened, _shown_progress(console):
+    with open_model(model, tracking_uri, workspace, trust=trust, verify=verify) as opened, _shown_progress(console):
         _prepare(parts, _plan(opened.folder, kinds, kind, wanted), fresh=wanted.fresh)
         job = BatchJob(
             str(opened.folder), opened.digest, kinds, str(parts), wanted.missing_values, wanted.max_bad_rows, typed=kind != "csv"

@@ -73,6 +73,7 @@ def serve(
     redact: Sequence[str] = (),
     digest: str | None = None,
     trust: bool = False,
+    verify: str | os.PathLike[str] | None = None,
     tracking_uri: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
     progress: bool = False,
@@ -107,6 +108,7 @@ def serve(
         redact: columns that are never logged; each must be one of the model's.
         digest: see `load_model`.
         trust: see `load_model`.
+        verify: see `load_model`; every version that is swapped in is verified.
         tracking_uri: see `load_model`.
         workspace: see `load_model`.
         progress: report on standard error when the model is loaded or swapped.
@@ -145,9 +147,10 @@ def serve(
         idle_seconds=numbers["idle_timeout"],
     )
     with ExitStack() as files:
-        source: ModelRef | OpenedModel | None = model_ref(model, tracking_uri, workspace, trust=trust)
+        source: ModelRef | OpenedModel | None = model_ref(model, tracking_uri, workspace, trust=trust, verify=verify)
         if source is None:
-            source = files.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest))
+            opening = open_model(model, tracking_uri, workspace, trust=trust, digest=digest, verify=verify)
+            source = files.enter_context(opening)
         if canary is not None and not isinstance(source, ModelRef):
             raise ArgumentError("canary", "needs a registered model, for example breast_cancer@champion.")
         settings = replace(settings, name=settings.name or source.name)

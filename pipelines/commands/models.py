@@ -20,6 +20,7 @@ from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import Move, Version
 from switchyard.pipelines.api.compare import OnSameRows, compare_on
+from switchyard.pipelines.api.model_argument import verifying_key
 from switchyard.pipelines.commands.options import (
     handle_errors,
     json_option,
@@ -101,16 +102,26 @@ def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Pa
 @command.command("verify")
 @click.argument("name")
 @click.argument("version")
+@click.option(
+    "--key",
+    "verify_by",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="KEY",
+    help="PEM file with the public key, or certificate, that its signature must verify with.",
+)
 @json_option
 @registry_option
 @workspace_option
 @handle_errors
-def models_verify(name: str, version: str, as_json: bool, tracking_uri: str | None, workspace: Path | None) -> None:
+def models_verify(
+    name: str, version: str, verify_by: Path | None, as_json: bool, tracking_uri: str | None, workspace: Path | None
+) -> None:
     """Check VERSION (a number or an alias) of the model NAME again; exit code 1 if something changed.
 
-    Its files are compared with the registered digest, its training data, if still at hand, with the registered fingerprint.
+    Its files are compared with the registered digest, its training data, if still at hand, with the registered fingerprint, and
+    its files with their signature, if a KEY is given.
     """
-    sys.exit(verify(registry_uri(tracking_uri, workspace), name, version, as_json=as_json))
+    sys.exit(verify(registry_uri(tracking_uri, workspace), name, version, verify_by, as_json=as_json))
 
 
 def show(uri: str, name: str | None, *, as_json: bool) -> None:
@@ -172,14 +183,15 @@ def compare(
         click.echo("They were evaluated on different data; --data FILE evaluates both on the same rows.")
 
 
-def verify(uri: str, name: str, wanted: str, *, as_json: bool) -> int:
-    """Prints the checks of a version; returns the exit code."""
+def verify(uri: str, name: str, wanted: str, verify_by: Path | None = None, *, as_json: bool) -> int:
+    """Prints the checks of a version, of its signature too if a key is given; returns the exit code."""
     from switchyard.components.bundle.verification import check_version
 
+    verify_by = verifying_key(verify_by, "verify_by")
     client = tracking.client(uri)
     version = find_version(client, name, wanted)
     with quiet():
-        checks = check_version(client, uri, name, version.version)
+        checks = check_version(client, uri, name, version.version, verify_by)
     if as_json:
         click.echo(json.dumps({"name": name, "version": version.version, "checks": [asdict(c) for c in checks]}))
     else:

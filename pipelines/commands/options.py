@@ -136,6 +136,13 @@ trust_option = click.option(
     help="Accept a MODEL without a registered digest: loading it can run its content (docs/security.md).",
 )
 
+verify_option = click.option(
+    "--verify",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="KEY",
+    help="PEM file with the public key, or certificate, that MODEL's signature must verify with, instead of --trust.",
+)
+
 tracking_uri_option = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",

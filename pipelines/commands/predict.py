@@ -11,6 +11,7 @@ from switchyard.pipelines.commands.options import (
     handle_errors,
     registry_option,
     trust_option,
+    verify_option,
     workspace_option,
 )
 
@@ -50,6 +51,7 @@ from switchyard.pipelines.commands.options import (
 )
 @click.option("--fresh", is_flag=True, help="Start over instead of resuming an earlier run.")
 @trust_option
+@verify_option
 @registry_option
 @workspace_option
 @handle_errors

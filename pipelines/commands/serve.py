@@ -11,6 +11,7 @@ from switchyard.pipelines.commands.options import (
     handle_errors,
     registry_option,
     trust_option,
+    verify_option,
     workspace_option,
 )
 
@@ -85,6 +86,7 @@ from switchyard.pipelines.commands.options import (
 @click.option("--redact", multiple=True, metavar="COLUMN", help="Column of the model that is never logged; may be repeated.")
 @click.option("--digest", metavar="SHA256", help="Digest of manifest.json in a folder or URI, instead of --trust.")
 @trust_option
+@verify_option
 @registry_option
 @workspace_option
 @handle_errors
@@ -92,7 +94,7 @@ def command(model: str, tracking_uri: str | None, workspace: Path | None, **opti
     """Serve MODEL over HTTP: Open Inference Protocol v2, and MLflow's /invocations.
 
     MODEL is NAME@ALIAS (followed: a promotion swaps the model), NAME@VERSION, a folder, or a URI that MLflow downloads. A
-    version's files must be those that were registered; a folder or URI needs --trust or --digest.
+    version's files must be those that were registered; a folder or URI needs --trust, --digest or --verify.
 
     \b
     switchyard serve breast_cancer@champion --port 8080

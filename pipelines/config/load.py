@@ -173,6 +173,14 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
                 update={"metrics": config.evaluation.metrics and fix(config.evaluation.metrics)}
             ),
             "files": tuple(fix(f) for f in config.files),
+            "signing": config.signing
+            and config.signing.model_copy(
+                update={
+                    "key": fix(config.signing.key),
+                    "certificate": config.signing.certificate and fix(config.signing.certificate),
+                    "chain": tuple(fix(c) for c in config.signing.chain),
+                }
+            ),
             "validation": checks.model_copy(update={k: v and fix(v) for k, v in files.items()}),
         }
     )

@@ -17,6 +17,7 @@ from switchyard.components.data_gate.config import ValidationConfig
 from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.infra_validation.config import InfraValidationConfig
 from switchyard.components.ingest.config import DataConfig
+from switchyard.components.signing.config import SigningConfig
 from switchyard.components.tasks import BINARY, DEFAULT_QUANTILES, MULTILABEL, QUANTILE, TASKS
 from switchyard.components.text.addresses import has_host
 from switchyard.components.text.redaction import mask
@@ -134,6 +135,7 @@ class PipelineConfig(Section):
         validation: the data gate.
         evaluation: the model gate.
         serving: registration and infra validation.
+        signing: signature of every registered version, by a private key; `null`: none.
         tracking: MLflow.
         beam: engine of the Beam stages.
         kubeflow: settings for Kubeflow Pipelines; local runs ignore them.
@@ -154,6 +156,7 @@ class PipelineConfig(Section):
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
+    signing: SigningConfig | None = None
     tracking: TrackingConfig = TrackingConfig()
     beam: BeamConfig = BeamConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
@@ -209,6 +212,8 @@ class PipelineConfig(Section):
             del document["tune"]
         if self.tokenizer is None:
             del document["tokenizer"]
+        if self.signing is None:
+            del document["signing"]
         if self.beam == BeamConfig():
             del document["beam"]
         return yaml.safe_dump(document, sort_keys=False)

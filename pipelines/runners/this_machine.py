@@ -24,7 +24,7 @@ from switchyard.components.training.trainers import TRAINERS, check_installed
 from switchyard.components.training.workers.training_process import STAGES_OWN, TrainingServers
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import trainer_settings
-from switchyard.pipelines.preflight import check_inputs
+from switchyard.pipelines.preflight import check_inputs, check_signing
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.contract import CompiledPipeline, Program, Runner, RunResult, StageResult
 from switchyard.pipelines.runners.local.process import Job, StageProcesses
@@ -128,6 +128,7 @@ class MachineRunner(Runner[Program]):
         """Checks config and data before the frameworks are imported, so that most errors appear within a second."""
         with self._nothing_left_when_refused(), quiet(self._logs / "runner.log"):
             self._check_extras(config)
+            check_signing(config, self._workspace.root)
             checked = check_inputs(config, self._workspace.code, champions_class(config, self._workspace))
             if checked.positive_class != config.positive_class:
                 self._display.say(

@@ -40,3 +40,33 @@ def test_a_secret_that_would_be_part_of_a_compiled_pipeline_is_refused_and_not_r
 
     assert CANARY not in str(refused.value)
     assert IN_URI not in str(refused.value)
+
+
+def signed(tmp_path, *overrides):
+    document = {"name": "x", "data": {"path": "s3://bucket/d.csv"}, "label": "y", "task": "binary"}
+    config = load_config(None, document=document, overrides=["signing=/etc/signing/key.pem", *overrides])
+    return compile_config(config, tmp_path, str(tmp_path), {}, carry_data=True)
+
+
+def test_a_private_key_is_read_from_a_secret_of_the_registrys_pod(tmp_path):
+    compiled = signed(tmp_path, "kubeflow.stages.registry.secret_files={/etc/signing: signing}")
+    mounts = compiled.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    [mounted] = [name for name, executor in mounts.items() if executor.get("secretAsVolume")]
+    assert mounted == "exec-registry"
+    assert mounts[mounted]["secretAsVolume"][0]["mountPath"] == "/etc/signing"
+
+
+@pytest.mark.parametrize(
+    ("key", "overrides"),
+    [
+        ("key", []),
+        ("key", ["kubeflow.stages.registry.secret_files={/etc/sign: signing}"]),
+        ("key", ["kubeflow.stages.training.secret_files={/etc/signing: signing}"]),
+        ("certificate", ["kubeflow.stages.registry.secret_files={/etc/signing: signing}", "signing.certificate=/here/c.pem"]),
+    ],
+)
+def test_a_private_key_that_no_secret_of_the_registrys_pod_holds_is_refused(key, overrides, tmp_path):
+    if key == "certificate":
+        overrides = ["signing={key: /etc/signing/key.pem}", *overrides]
+    with pytest.raises(UserError, match=rf"signing\.{key}: .* is no file of the registry's pod; .*secret_files"):
+        signed(tmp_path, *overrides)

@@ -1,12 +1,16 @@
 """An extra that is not installed is an error that names it, before anything starts; `find_spec` is replaced."""
 
 import io
+from importlib.util import find_spec
 
 import pytest
 from rich.console import Console
 
 from switchyard.components.errors import UserError
+from switchyard.components.signing import signatures
+from switchyard.components.signing.config import SigningConfig
 from switchyard.components.training import trainers
+from switchyard.pipelines.api.model_argument import verifying_key
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.preflight import check_inputs
 from switchyard.pipelines.runners.kubeflow import extra
@@ -47,6 +51,19 @@ def test_a_run_is_refused_before_its_data_are_read_and_leaves_nothing(runner, mo
     with pytest.raises(UserError, match=message):
         runner(Workspace(tmp_path / "w"), Console(file=io.StringIO())).check(config)
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("runner", [LocalRunner, KfpLocalRunner])
+def test_a_run_that_signs_and_a_model_that_is_verified_need_the_extra(runner, config, monkeypatch, tmp_path):
+    without = lambda name, found=find_spec: None if name == "model_signing" else found(name)  # noqa: E731
+    monkeypatch.setattr(signatures.importlib.util, "find_spec", without)
+    message = r"model-signing is not installed; .*pip install 'switchyard\[signing\]'"
+    signed = config.model_copy(update={"signing": SigningConfig(key=str(tmp_path / "key.pem"))})
+    with pytest.raises(UserError, match=f"signing: {message}"):
+        runner(Workspace(tmp_path / "w"), Console(file=io.StringIO())).check(signed)
+    assert not (tmp_path / "w").exists()
+    with pytest.raises(UserError, match=f"verify: {message}"):
+        verifying_key(tmp_path / "key.pem")
 
 
 def test_a_pipeline_is_compiled_without_the_framework_that_its_image_has(config, monkeypatch, tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.ingest.images import data_fingerprint, fingerprint_with_images, images_of_input
 from switchyard.components.ingest.sources import find_files, fingerprint
+from switchyard.components.signing.signatures import check_signer
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import aliases
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -81,6 +82,7 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
         "tokenizer": asdict(tokenizer) if tokenizer else None,
         "evaluation": evaluation_settings(config, workspace.code).model_dump(mode="json"),
         "schema": fingerprint([schema]) if schema else None,
+        "signer": check_signer(config.signing) if config.signing else None,
         "sample": _sample_fingerprint(config, sample) if sample else None,
     }
     text = workspace.neutral(json.dumps(given, sort_keys=True, default=str))

@@ -82,6 +82,8 @@ def compile_config(
         _data(config, _MOST_DATA)  # refuses what cannot be embedded
     nodes = [c.id for c in pipeline.components]
     stages = _stages(config, nodes, _OF_EVERY_STAGE if carry_data else StageResources())
+    if carry_data:
+        _check_signing(config, stages["registry"])
     carried = _all_carried(config, data)
     driven = carried or (carry_data and remote_bytes is not None)
     trainings = training_stages(config)
@@ -120,6 +122,21 @@ def _check_secrets(config: PipelineConfig) -> None:
             raise UserError(
                 f"{key}: holds a secret, which would be stored in the cluster's database; remove it and give it to the tasks as "
                 "a variable or file: kubeflow.defaults.secrets, kubeflow.defaults.secret_files, or by their service account"
+            )
+
+
+def _check_signing(config: PipelineConfig, registry: StageResources) -> None:
+    """Refuses a key that is not mounted in the registry's pod: it never leaves this machine with the pipeline."""
+    given = config.signing
+    mounted = [*registry.secret_files, *(v.path for v in registry.volumes)]
+    for name, file in (
+        (("key", given.key), ("certificate", given.certificate), *(("chain", c) for c in given.chain)) if given else ()
+    ):
+        if file is not None and not any(Path(file).is_relative_to(folder) for folder in mounted):
+            raise UserError(
+                f"signing.{name}: {file} is no file of the registry's pod; make a secret of it (kubectl create secret generic "
+                "signing --from-file=key.pem), mount that with kubeflow.stages.registry.secret_files={/etc/signing: signing}, "
+                f"and set signing.{name}=/etc/signing/key.pem; or set signing=null"
             )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.errors import CancelledError, StageError, SwitchyardError
+from switchyard.components.errors import CancelledError, StageError, SwitchyardError, UserError
 from switchyard.components.text.escaping import sqlite_file
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -62,6 +62,14 @@ class KfpDockerRunner(KfpLocalRunner):
     """A runner whose tasks are containers of the pipeline's image, by Docker's API (or podman's socket in DOCKER_HOST)."""
 
     name = "kfp-docker"
+
+    def _check_extras(self, config: PipelineConfig) -> None:
+        super()._check_extras(config)
+        if config.signing:
+            raise UserError(
+                "signing.key: kfp-docker does not pass private keys to its containers; use --runner kfp-local or local, or set "
+                "signing=null"
+            )
 
     def _compile(self, config: PipelineConfig) -> CompiledPipeline[CompiledForKubeflow]:
         compiled = super()._compile(config)
