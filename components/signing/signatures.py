@@ -12,11 +12,13 @@ import importlib.util
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from switchyard.components.errors import ArgumentError, UserError, first_line
 from switchyard.components.process.variables import SIGNING_PASSWORD
-from switchyard.components.signing.config import SigningConfig
+
+if TYPE_CHECKING:
+    from switchyard.components.signing.config import SigningConfig  # imports pydantic, which help texts do without
 
 SIGNATURE = "model.sig"
 # Not signed: the signature itself, and what MLflow or Python writes into a downloaded folder; a bundle reads none of them.

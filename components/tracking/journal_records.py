@@ -83,6 +83,7 @@ class _End(TypedDict):
 class _Model(TypedDict):
     name: str
     bundle: _Path
+    signature: NotRequired[str]
 
 
 class _Register(TypedDict):

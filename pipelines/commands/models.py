@@ -20,7 +20,6 @@ from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import Move, Version
 from switchyard.pipelines.api.compare import OnSameRows, compare_on
-from switchyard.pipelines.api.model_argument import verifying_key
 from switchyard.pipelines.commands.options import (
     handle_errors,
     json_option,
@@ -186,6 +185,7 @@ def compare(
 def verify(uri: str, name: str, wanted: str, verify_by: Path | None = None, *, as_json: bool) -> int:
     """Prints the checks of a version, of its signature too if a key is given; returns the exit code."""
     from switchyard.components.bundle.verification import check_version
+    from switchyard.pipelines.api.model_argument import verifying_key
 
     verify_by = verifying_key(verify_by, "verify_by")
     client = tracking.client(uri)

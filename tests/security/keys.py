@@ -18,8 +18,11 @@ def key_pair(folder, name="key", password=None):
     return private, public
 
 
-def certificate(folder, name, key, authority=None):
-    """Writes a certificate of a key, signed by `authority` (certificate and key) or by itself; returns its file."""
+def certificate(folder, name, key, authority=None, *, signs=False):
+    """Writes a certificate of a key, signed by `authority` (certificate and key) or by itself; returns its file.
+
+    `signs`: it is an authority too.
+    """
     private = serialization.load_pem_private_key(key.read_bytes(), None)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     issuer, signer = subject, private
@@ -38,8 +41,10 @@ def certificate(folder, name, key, authority=None):
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1 if authority else 2))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=not authority, path_length=None), critical=True)
-        .add_extension(x509.KeyUsage(digital_signature=True, key_cert_sign=not authority, crl_sign=False, **usage), critical=True)
+        .add_extension(x509.BasicConstraints(ca=signs or not authority, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=True, key_cert_sign=signs or not authority, crl_sign=False, **usage), critical=True
+        )
         .sign(signer, hashes.SHA256())
     )
     file = folder / f"{name}.crt"

@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.validation import _validate_experiment_name, _validate_logged_model_name, _validate_model_name
 
 from switchyard.components.errors import StageError, UserError
@@ -133,11 +135,21 @@ DAMAGED = {
     "a status that there is not": {"op": "end", "status": "BANANA", "time": 1},
     "a path that is a number": {"op": "file", "path": 5, "folder": ""},
     "a model that is none": {"op": "register", "model": None},
+    "a signature that is none": {"op": "register", "model": {"name": "m", "bundle": "b", "signature": 5}},
     "a name that leads out": {"op": "text", "content": "x", "name": "../../x.txt"},
     "an absolute name": {"op": "text", "content": "x", "name": "/tmp/x.txt"},
     "a folder that leads out": {"op": "file", "path": "files/x", "folder": "a/../../.."},
     "half of a surrogate pair": '{"op": "tags", "values": {"a": "\\ud800"}}',
 }
+
+
+def test_a_version_that_is_registered_later_has_its_signature(here, workspace):
+    signed = model("m", bundle(workspace.root / "bundle"))
+    signed["model"]["signature"] = "signed"
+    journal(workspace, "1-later", here, signed)
+    upload(workspace, lambda text: None)
+    found = MlflowClient(here).get_model_version_download_uri("m", "1")
+    assert (Path(local_file_uri_to_path(found)) / "model.sig").read_text() == "signed"
 
 
 @pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)

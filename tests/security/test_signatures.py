@@ -139,6 +139,15 @@ def test_a_signature_with_a_certificate_verifies_with_its_authority(tmp_path, ke
     config = SigningConfig(key=str(keys[0]), certificate=str(issued))
     (bundle / SIGNATURE).write_text(sign(bundle, config))
     verify_signature(bundle, root)
+    between_key, _ = key_pair(tmp_path, "between")
+    between = certificate(tmp_path, "between", between_key, (root, root_key), signs=True)
+    issued = certificate(tmp_path, "signer", keys[0], (between, between_key))
+    for chain in ((), (str(between),)):
+        (bundle / SIGNATURE).write_text(sign(bundle, SigningConfig(key=str(keys[0]), certificate=str(issued), chain=chain)))
+        if not chain:
+            with pytest.raises(UserError, match="signature does not verify"):
+                verify_signature(bundle, root)
+    verify_signature(bundle, root)
     other = certificate(tmp_path, "other", key_pair(tmp_path, "other")[0])
     for wrong in (other, keys[1]):
         with pytest.raises(UserError, match="signature does not verify"):
