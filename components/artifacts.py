@@ -8,10 +8,25 @@ from tfx.types.artifact import Artifact
 DIVERGED = "diverged"
 
 
+# Property of an artifact that its content identifies, wherever it lies: for cache keys and for the names of checkpoints.
+CONTENT = "content"
+
+
+def identity(artifact: Artifact) -> str:
+    """Returns the content that identifies an artifact, else its URI."""
+    return artifact.get_string_custom_property(CONTENT) or str(artifact.uri)
+
+
 class Baseline(Artifact):
     """The data and model to compare a run with: `baseline.json`, `champion/` (bundle), `previous/<split>.pb` (statistics)."""
 
     TYPE_NAME = "Baseline"
+
+
+class StartingPoint(Artifact):
+    """The registered version that a training starts from: `start.json`, its weights and vocabularies."""
+
+    TYPE_NAME = "StartingPoint"
 
 
 class DataVerdict(Artifact):

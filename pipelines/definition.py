@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tfx import types
@@ -28,9 +28,11 @@ from switchyard.components.training.component import Training
 from switchyard.components.training.config import trainer_name
 from switchyard.components.transform.component import Transform
 from switchyard.components.user_code.loading import snapshot_file
+from switchyard.components.warm_start.component import WarmStart
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import (
     VERSION,
+    WARM_START,
     data_gate_settings,
     evaluation_settings,
     infra_validation_settings,
@@ -38,7 +40,10 @@ from switchyard.pipelines.config.stage_settings import (
     preprocessing_code,
     tokenizer_code,
     trainer_settings,
+    training_stages,
     tuning_settings,
+    tuning_stage,
+    warm_start_stage,
 )
 
 # Stages that read or write state outside of the workspace (MLflow's registry) run every time. The data gate and evaluation, which
@@ -92,17 +97,20 @@ def create_pipeline(
     ).with_id("transform")
     # Orders without a data dependency: the gate's baseline changes in every run, which must not invalidate the transform's cache.
     transform.add_upstream_node(gate)
-    trainings, tunings = [], []
+    trainings, tunings, starts = [], [], []
     for framework, stage in zip(config.trainer.frameworks, training_stages(config), strict=True):
         settings = trainer_settings(config, code_store, framework)
         transformed, graph = transform.outputs["transformed_examples"], transform.outputs["transform_graph"]
-        best = None
+        best = start = None
+        if reference := config.trainer.start_for(framework):
+            starts.append(WarmStart(reference, config.model_name, trainer_name(framework)).with_id(warm_start_stage(stage)))
+            start = starts[-1].outputs["starting_point"]
         if tune := tuning_settings(config, framework):
             from switchyard.components.tuning.component import Tuning  # imports Optuna, which other pipelines do not need
 
-            tunings.append(Tuning(examples, transformed, settings, tune).with_id(tuning_stage(stage)))
+            tunings.append(Tuning(examples, transformed, settings, tune, start).with_id(tuning_stage(stage)))
             best = tunings[-1].outputs["best_hyperparameters"]
-        trainings.append(Training(examples, statistics, schema, transformed, graph, settings, best).with_id(stage))
+        trainings.append(Training(examples, statistics, schema, transformed, graph, settings, best, start).with_id(stage))
     for before, after in itertools.pairwise(trainings):
         # Trains sequentially: each trainer uses all cores, and a device belongs to one process.
         after.add_upstream_node(before)
@@ -137,6 +145,7 @@ def create_pipeline(
     nodes: list[base_node.BaseNode] = [
         ingest,
         statistics_node,
+        *starts,
         schema_node,
         validation,
         baseline_node,
@@ -172,15 +181,9 @@ def _schema(config: PipelineConfig, statistics: types.BaseChannel, store: Path) 
     return node.outputs["schema"], node
 
 
-def training_stages(config: PipelineConfig) -> list[str]:
-    """Returns the names of the training stages: `training`, or one per framework."""
-    frameworks = config.trainer.frameworks
-    return ["training"] if len(frameworks) == 1 else [f"training_{trainer_name(f)}" for f in frameworks]
-
-
-def tuning_stage(training: str) -> str:
-    """Returns the name of the tuning stage before a training stage."""
-    return training.replace("training", "tuning", 1)
+def uncached(stages: Iterable[str]) -> list[str]:
+    """Returns the stages that run every time."""
+    return [stage for stage in stages if stage in UNCACHED or stage.startswith(WARM_START)]
 
 
 def _union(channels: Sequence[types.BaseChannel]) -> types.BaseChannel:

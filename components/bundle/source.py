@@ -24,11 +24,9 @@ from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import verify
 from switchyard.components.tracking.mlflow_errors import is_denial, refusal
 from switchyard.components.tracking.model_registry import alias_version, versions
+from switchyard.components.tracking.references import name_and_selector
 from switchyard.components.tracking.version_download import download_version, registered_digest, verified_digest
 
-_REGISTERED = re.compile(
-    r"(models:/)?(?P<name>[^@/:]+)@(?P<selector>[A-Za-z0-9_.-]+)|models:/(?P<model>[^@/:]+)/(?P<version>\d+)"
-)
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
@@ -118,12 +116,6 @@ class ModelRef:
             client = tracking.client(self.uri)
             digest = download_version(client, self.uri, self.name, wanted, folder, trust=self.trust, verify_by=self.verify_by)
             yield OpenedModel(folder, self.name, wanted, digest, self)
-
-
-def name_and_selector(text: str) -> tuple[str, str] | None:
-    """Returns name and selector of `NAME@ALIAS`, `NAME@VERSION` or a `models:/` URI of these; None for other texts."""
-    found = _REGISTERED.fullmatch(text)
-    return (found["name"] or found["model"], found["selector"] or found["version"]) if found else None
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.manifest import digest_of, verify
 from switchyard.components.tracking.model_registry import CHALLENGER, DEFERRED, POSITIVE_CLASS, REFUSED, Registration
 from switchyard.components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
+from switchyard.components.training.start import STARTED_FROM, STARTED_FROM_DIGEST
 
 FILE = "registration.json"
 
@@ -84,6 +85,7 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
     alone = f"without a comparison: {evaluation.not_compared}" if evaluation.not_compared else notes
     why = against.sentence() if against else alone
     digest = digest_of(model)
+    started = {k: v for k in (STARTED_FROM, STARTED_FROM_DIGEST) if (v := model.get_string_custom_property(k))}
     return {
         "name": name,
         "bundle": str(bundle_path(model.uri)),
@@ -100,8 +102,9 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
             "task": evaluation.task,
             **_positive_tag(evaluation),
             **data_source.tags_of(summary.source),
+            **started,
         },
-        "description": model_card(result, evaluation, summary, why, digest or ""),
+        "description": model_card(result, evaluation, summary, why, digest or "", started),
         "measured_in": tracking.current_run().run_id,
         "dataset": dataset_of(summary, evaluation.split),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.page import models_table
@@ -11,6 +11,7 @@ from switchyard.components.evaluation.results import CHAMPION, Evaluation, Model
 from switchyard.components.metrics import direction
 from switchyard.components.pages.page import number
 from switchyard.components.text.markdown import plain
+from switchyard.components.training.start import STARTED_FROM, STARTED_FROM_DIGEST
 
 # Lengths of MLflow's columns for a version's description and a tag.
 _CARD_LENGTH, _DESCRIPTION_LENGTH = 5000, 8000
@@ -43,7 +44,14 @@ def run_description(outcome: str, name: str, evaluation: Evaluation, summary: Da
     return _joined(parts, _DESCRIPTION_LENGTH)
 
 
-def model_card(result: ModelResult, evaluation: Evaluation, summary: DatasetSummary, why: str, digest: str) -> str:
+def model_card(
+    result: ModelResult,
+    evaluation: Evaluation,
+    summary: DatasetSummary,
+    why: str,
+    digest: str,
+    started: Mapping[str, str] | None = None,
+) -> str:
     """Returns the model card of a candidate: metrics with intervals, worst slices, gates, data, limits and lineage.
 
     Args:
@@ -52,6 +60,7 @@ def model_card(result: ModelResult, evaluation: Evaluation, summary: DatasetSumm
         summary: the data.
         why: comparison with the champion, or the reason why there is none.
         digest: digest of the bundle's manifest.
+        started: of a training that started from a version, that version and its digest, see `Origin.tags`.
     """
     passed = "passed all gates" if result.passed else "did not pass"
     parts = [
@@ -66,6 +75,8 @@ def model_card(result: ModelResult, evaluation: Evaluation, summary: DatasetSumm
     limits = [*result.failures, *result.notes, *evaluation.notes]
     own = [line for line in evaluation.lines() if line not in limits]
     parts.append("### Limits\n\n" + _bullets(dict.fromkeys([*limits, *own])))
+    if started:
+        parts.append(f"Training started from {plain(started[STARTED_FROM])}, digest `{started[STARTED_FROM_DIGEST]}`")
     if digest:
         parts.append(f"Digest of the bundle: `{digest}`")
     return _joined(parts, _CARD_LENGTH)

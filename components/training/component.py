@@ -7,6 +7,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from switchyard.components.artifacts import StartingPoint
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.executor import Executor
 
@@ -22,6 +23,7 @@ class TrainingSpec(types.ComponentSpec):
         "transformed_examples": ChannelParameter(type=standard_artifacts.Examples),
         "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
         "best_hyperparameters": ChannelParameter(type=standard_artifacts.HyperParameters, optional=True),
+        "starting_point": ChannelParameter(type=StartingPoint, optional=True),
     }
     OUTPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -49,8 +51,10 @@ class Training(base_component.BaseComponent):
         transform_graph: types.BaseChannel,
         settings: TrainerSettings,
         best_hyperparameters: types.BaseChannel | None = None,
+        starting_point: types.BaseChannel | None = None,
     ) -> None:
-        tuned = {"best_hyperparameters": best_hyperparameters} if best_hyperparameters else {}
+        given = {"best_hyperparameters": best_hyperparameters, "starting_point": starting_point}
+        optional = {key: channel for key, channel in given.items() if channel}
         super().__init__(
             TrainingSpec(
                 settings=settings.model_dump_json(exclude_defaults=True),
@@ -61,6 +65,6 @@ class Training(base_component.BaseComponent):
                 transform_graph=transform_graph,
                 model=types.Channel(standard_artifacts.Model),
                 model_run=types.Channel(standard_artifacts.ModelRun),
-                **tuned,
+                **optional,
             )
         )

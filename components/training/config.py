@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
-from switchyard.components.config import Number, Positive, Section
+from switchyard.components.config import Names, Number, Positive, Section
 from switchyard.components.errors import did_you_mean
 from switchyard.components.ingest.config import AugmentConfig
 from switchyard.components.metrics import trained_names
+from switchyard.components.tracking.model_registry import CHAMPION
+from switchyard.components.tracking.references import name_and_selector
 from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
 from switchyard.components.training.losses import PARAMETERS, check_parameters
 from switchyard.components.training.names import COMMON_TO_TREES, FRAMEWORKS, LOSSES, NETWORKS, TREES, Optimizer, Schedule
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     StoppingMetric = str
 else:  # computed from the metrics table, which mypy cannot evaluate
     StoppingMetric = Literal[tuple(trained_names())]
+
+_Given = TypeVar("_Given", bound=str | tuple[str, ...])
 
 
 class EarlyStopping(Section):
@@ -190,6 +194,13 @@ class TrainerConfig(Section):
             receives them by name.
         quantiles: quantiles of the label that a model of `task: quantile` outputs, between 0 and 1, ascending. Default: 0.1, 0.5,
             0.9.
+        start_from: registered version whose weights the training starts from, by the same framework: `champion` (of this
+            pipeline; fresh while there is none), `NAME@ALIAS` or `models:/NAME/VERSION`; or one of these per framework, whose
+            others start fresh. Weights are matched by name and shape, the rows of embeddings by word.
+        initialize: names of weights, as patterns such as `head.*`, that start as initialized in spite of `start_from`; or a list
+            per framework.
+        freeze: names of weights, as patterns such as `encoder.*` (PyTorch) or `encoder/*` (Keras), that are not trained; or a
+            list per framework.
         sample_weight: column with the weight of each row, a number of 0 or more that is no feature: a row of weight 2 counts as
             two rows of weight 1, in training and in evaluation. Only the weights' ratios matter. With `class_weights` a row's
             weight in training is the product. Not of a ranking, which has queries.
@@ -207,6 +218,9 @@ class TrainerConfig(Section):
     loss_parameters: dict[str, Any] = Field(default_factory=dict)
     callbacks: str | dict[str, str] | None = None
     quantiles: tuple[Quantile, ...] | None = None
+    start_from: str | dict[str, str] | None = None
+    initialize: Names | dict[str, Names] = ()
+    freeze: Names | dict[str, Names] = ()
     sample_weight: str | None = None
     hyperparameters: HyperparametersConfig = HyperparametersConfig()
     trees: TreesConfig = TreesConfig()
@@ -247,6 +261,18 @@ class TrainerConfig(Section):
         """Returns the callbacks' file configured for a framework, or None."""
         return _for_framework(self.callbacks, framework)
 
+    def start_for(self, framework: str) -> str | None:
+        """Returns the version configured for a framework to start from, or None."""
+        return _for_framework(self.start_from, framework)
+
+    def initialize_for(self, framework: str) -> tuple[str, ...]:
+        """Returns the patterns of weights of a framework that start as initialized."""
+        return _for_framework(self.initialize, framework) or ()
+
+    def freeze_for(self, framework: str) -> tuple[str, ...]:
+        """Returns the patterns of weights of a framework that are not trained."""
+        return _for_framework(self.freeze, framework) or ()
+
     @model_validator(mode="after")
     def _check(self) -> TrainerConfig:
         own = r"([A-Za-z_][\w.]*|.*\.py):[A-Za-z_]\w*"
@@ -265,7 +291,8 @@ class TrainerConfig(Section):
                     f"model: has no entry for the framework {framework!r}, received {sorted(self.model)}; "
                     "add one, or remove model for the default model"
                 )
-        for name, given in {"model": self.model, "loss": self.loss, "callbacks": self.callbacks}.items():
+        of_frameworks = {n: getattr(self, n) for n in ("model", "loss", "callbacks", "start_from", "initialize", "freeze")}
+        for name, given in of_frameworks.items():
             for key in given if isinstance(given, dict) else ():
                 known = (*FRAMEWORKS, *(trainer_name(f) for f in self.frameworks))
                 if trainer_name(key) not in known and not re.fullmatch(own, key):
@@ -274,6 +301,7 @@ class TrainerConfig(Section):
                     )
         self._check_files()
         self._check_loss()
+        self._check_start()
         if self.quantiles is not None and (not self.quantiles or list(self.quantiles) != sorted(set(self.quantiles))):
             raise ValueError(f"quantiles: must be ascending and at least one, received {list(self.quantiles)}")
         workers, batch = self.profile().workers, self.hyperparameters.batch_size
@@ -297,6 +325,27 @@ class TrainerConfig(Section):
         for framework in self.frameworks:
             if (file := self.callbacks_for(framework)) and not is_code(file):
                 raise ValueError(f"callbacks: {file!r} is not a Python file; use a file such as callbacks.py")
+
+    def _check_start(self) -> None:
+        for name in ("start_from", "initialize", "freeze"):
+            given = getattr(self, name)
+            if given and not isinstance(given, dict) and len(self.frameworks) > 1:
+                raise ValueError(
+                    f"{name}: several frameworks need one each, received {given!r}; write {{{self.frameworks[0]}: ...}}, "
+                    "without those that need none"
+                )
+            for framework in self.frameworks:
+                if framework in TREES and _for_framework(given, framework):
+                    raise ValueError(f"{name}: {framework} has no weights to start from or to freeze; remove it")
+        for framework in self.frameworks:
+            start = self.start_for(framework)
+            if self.initialize_for(framework) and not start:
+                raise ValueError("initialize: without start_from all weights start as initialized; remove it, or set start_from")
+            if start and start != CHAMPION and not name_and_selector(start):
+                raise ValueError(
+                    f"start_from: {start!r} is no registered version; allowed: champion, NAME@ALIAS, NAME@VERSION, "
+                    "models:/NAME/VERSION"
+                )
 
     def _check_loss(self) -> None:
         if isinstance(self.loss, str) and is_code(self.loss) and len(self.frameworks) > 1:
@@ -329,6 +378,9 @@ class TrainerSettings(Section):
         loss_code: snapshot of the user's loss.
         loss_parameters: see `TrainerConfig`.
         callbacks_code: snapshot of the user's callbacks.
+        start_from: see `TrainerConfig`; which version that is, the warm start's artifact says.
+        initialize: see `TrainerConfig`.
+        freeze: see `TrainerConfig`.
         sample_weight: see `TrainerConfig`.
         augment: column of images -> how they are changed in training.
         hyperparameters: see `TrainerConfig`.
@@ -347,6 +399,9 @@ class TrainerSettings(Section):
     loss_code: UserCode | None
     loss_parameters: dict[str, Any]
     callbacks_code: UserCode | None = None
+    start_from: str | None = None
+    initialize: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
     sample_weight: str | None = None
     augment: dict[str, AugmentConfig] = {}
     hyperparameters: HyperparametersConfig
@@ -360,7 +415,7 @@ def is_code(reference: str) -> bool:
     return reference.endswith(".py") or reference.rpartition(":")[0].endswith(".py")
 
 
-def _for_framework(given: str | dict[str, str] | None, framework: str) -> str | None:
+def _for_framework(given: _Given | dict[str, _Given] | None, framework: str) -> _Given | None:
     if not isinstance(given, dict):
         return given
     return next((value for key, value in given.items() if trainer_name(key) == trainer_name(framework)), None)

@@ -27,6 +27,7 @@ from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMET
 from switchyard.components.training.losses import Loss
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.names import FRAMEWORKS
+from switchyard.components.training.start import Start
 
 # What the trainers of networks support, see `Trainer.supports`.
 ALL_SETTINGS = frozenset(
@@ -39,6 +40,8 @@ ALL_SETTINGS = frozenset(
         "class_weights",
         "early_stopping",
         "sample_weight",
+        "start_from",
+        "freeze",
         *HOOKS,
         *OPTIONAL_HYPERPARAMETERS,
     }
@@ -62,6 +65,8 @@ class TrainRequest:
         checkpoint_dir: checkpoint folder, kept between a killed run and the next one; empty at first.
         export_dir: folder of the exported model.
         hooks: the optional functions of the user's model file.
+        start: the registered version that the training starts from; None for a fresh one.
+        freeze: patterns of names of weights that are not trained.
     """
 
     spec: ModelSpec
@@ -75,6 +80,8 @@ class TrainRequest:
     export_dir: Path
     shard: Shard = WHOLE
     hooks: Hooks = NO_HOOKS
+    start: Start | None = None
+    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,9 +144,9 @@ class Trainer(abc.ABC):
         name: used in stage names, metrics and messages.
         boosts_trees: whether the request's hyperparameters come from the config's `trainer.trees`.
         supports: which of `precision`, `compile`, `deterministic`, `model`, `loss`, `sample_weight`, `class_weights`,
-            `early_stopping`, `schedule`, `warmup_steps`, `weight_decay`, `clip_norm`, `label_smoothing`, `accumulate_steps`,
-            `build_loss`, `build_optimizer`, `build_callbacks` (also of `trainer.callbacks`) and `build_metrics` this trainer
-            implements; a config that sets another is an error.
+            `start_from`, `freeze`, `early_stopping`, `schedule`, `warmup_steps`, `weight_decay`, `clip_norm`, `label_smoothing`,
+            `accumulate_steps`, `build_loss`, `build_optimizer`, `build_callbacks` (also of `trainer.callbacks`) and
+            `build_metrics` this trainer implements; a config that sets another is an error.
     """
 
     name: ClassVar[str]
@@ -198,7 +205,7 @@ class Trainer(abc.ABC):
         """
         code = settings.get("code")
         self._refuse_unsupported("trainer.model", {hook: hook for hook in hooks_in(code["path"] if code else None)})
-        given = {name: settings.get(name) for name in ("loss", "sample_weight")}
+        given = {name: settings.get(name) for name in ("loss", "sample_weight", "start_from", "freeze")}
         self._refuse_unsupported("trainer", {**given, "model": code and os.path.basename(code["path"])})
         if callbacks := settings.get("callbacks_code"):
             self._refuse_unsupported("trainer.callbacks", {"build_callbacks": os.path.basename(callbacks["path"])})

@@ -27,11 +27,13 @@ from switchyard.components.tracking.manifest import keep_digest
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.contract import TrainResult
 from switchyard.components.training.hooks import OF_OWN_TRAINING, may_train_itself, replaced
-from switchyard.components.training.inputs import local_columns, local_summary, local_tokenizer
+from switchyard.components.training.inputs import local_columns, local_start, local_summary, local_tokenizer
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger, diverged
+from switchyard.components.training.start import STARTED_FROM, Origin
 from switchyard.components.training.trainers import TRAINERS, trainer_class
 from switchyard.components.training.tuned import best_values, with_values
+from switchyard.components.training.vocabularies import FILE as VOCABULARIES
 from switchyard.components.training.workers.group import train
 from switchyard.components.user_code.tokenizer import load_tokenizer
 
@@ -71,10 +73,14 @@ class Executor(base_executor.BaseExecutor):
             examples=local_summary(summary, state),
             transformed_examples=local_columns(transformed, state),
             state=str(state),
+            start=local_start(input_dict, state),
         )
+        origin = Origin.load(job.start) if job.start else None
         tokenizer = local_tokenizer(transformed, state)
         if tokenizer:
             load_tokenizer(tokenizer)  # before the training, which would be in vain
+        if origin:
+            _track_origin(origin)
         result = _train(trainer, job)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -100,11 +106,14 @@ class Executor(base_executor.BaseExecutor):
             export_dir=job.export_dir,
             rows=raw_rows(examples_uri, "eval", features, KEPT_ROWS),
             code=code,
-            data=_training_data(input_dict, state),
+            data=_training_data(input_dict, state, Path(job.transformed_examples)),
             tokenizer=tokenizer,
             dependencies=settings.dependencies,
         )
         model.set_string_custom_property("framework", trainer)
+        if origin and origin.version:
+            for key, value in origin.tags.items():
+                model.set_string_custom_property(key, value)
         why = diverged(job.loss.name, len(summary.classes), result.metrics)
         model.set_string_custom_property(DIVERGED, why)
         if why:
@@ -118,9 +127,17 @@ def _tuned(settings: TrainerSettings, values: dict[str, Any], trainer: str) -> T
     return with_values(settings, values)
 
 
-def _training_data(input_dict: Any, folder: Path) -> dict[str, Path]:
+def _track_origin(origin: Origin) -> None:
+    tracking.current_run().params({STARTED_FROM: origin.lineage})
+    tracking.current_run().tags(origin.tags)
+
+
+def _training_data(input_dict: Any, folder: Path, transformed: Path) -> dict[str, Path]:
     """Returns the files that later data is compared with, see `components.bundle.model.training_data`."""
+    words = transformed / VOCABULARIES
     return {
+        # Of examples that an older version transformed there is none.
+        **({VOCABULARIES: words} if words.is_file() else {}),
         "statistics.pb": Path(artifact_utils.get_single_uri(input_dict["statistics"])) / "Split-train" / "FeatureStats.pb",
         "schema.pbtxt": Path(artifact_utils.get_single_uri(input_dict["schema"])) / "schema.pbtxt",
         DATASET: folder / DATASET,
@@ -141,6 +158,10 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
     run.params({"framework": trainer, **used, **names})
     if dropped:
         say(f"{', '.join(names.values())}: in place of {', '.join(dropped)}")
+    if job.settings.freeze:
+        run.params({"freeze": ", ".join(job.settings.freeze)})
+    if job.settings.initialize:
+        run.params({"initialize": ", ".join(job.settings.initialize)})
     if job.settings.sample_weight:
         run.params({"sample_weight": job.settings.sample_weight})
     devices = {"accelerator": accelerator.kind, "workers": accelerator.workers}

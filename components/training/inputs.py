@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.training.columns import FILE, SUFFIX
+from switchyard.components.training.vocabularies import FILE as VOCABULARIES
 from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
 from switchyard.components.user_code.tokenizer import copy_folder
+
+# The stages' input with the version to start from.
+STARTING_POINT = "starting_point"
 
 
 def local_summary(summary: DatasetSummary, state: Path) -> str:
@@ -30,8 +36,9 @@ def local_columns(uri: str, state: Path) -> str:
         for name in tf.io.gfile.listdir(os.path.join(uri, f"Split-{split}")):
             if name.endswith(SUFFIX):
                 _copy(os.path.join(uri, f"Split-{split}", name), target / f"Split-{split}" / name)
-    if tf.io.gfile.exists(os.path.join(uri, FILE)):
-        _copy(os.path.join(uri, FILE), target / FILE)
+    for name in (FILE, VOCABULARIES):
+        if tf.io.gfile.exists(os.path.join(uri, name)):
+            _copy(os.path.join(uri, name), target / name)
     return str(target)
 
 
@@ -46,6 +53,20 @@ def local_tokenizer(uri: str, state: Path) -> Path | None:
         return Path(source)
     copy_folder(source, str(state / TOKENIZER))
     return state / TOKENIZER
+
+
+def local_start(inputs: Mapping[str, Sequence[Any]], state: Path) -> str | None:
+    """Copies a stage's starting point to `state` and returns its folder; None without one."""
+    given = inputs.get(STARTING_POINT)
+    if not given:
+        return None
+    import tensorflow as tf
+
+    target = state / "start"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in tf.io.gfile.listdir(given[0].uri):
+        _copy(os.path.join(given[0].uri, name), target / name)
+    return str(target)
 
 
 def _copy(source: str, target: Path) -> None:

@@ -25,12 +25,14 @@ class TrainingJob(Section):
         examples: folder with `dataset.json`.
         transformed_examples: folder with the columns.
         state: folder for checkpoints and the exported model; kept between a killed run and the next one.
+        start: folder of the starting point, see `components.training.start`; None without one.
     """
 
     settings: TrainerSettings
     examples: str
     transformed_examples: str
     state: str
+    start: str | None = None
 
     @property
     def accelerator(self) -> AcceleratorProfile:
@@ -88,7 +90,14 @@ class TrainingJob(Section):
         state.mkdir(parents=True, exist_ok=True)
         shard = group.shard if group else WHOLE
         request = train_request(
-            self.settings, summary, Path(self.transformed_examples), state, shard, boosts_trees=trainer.boosts_trees
+            self.settings,
+            summary,
+            Path(self.transformed_examples),
+            state,
+            shard,
+            trainer=trainer.name,
+            boosts_trees=trainer.boosts_trees,
+            start=Path(self.start) if self.start else None,
         )
         return trainer.train(request, report)
 

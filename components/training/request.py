@@ -23,6 +23,7 @@ from switchyard.components.training.losses import Loss, check_smoothing, named_l
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.names import COMMON_TO_TREES
 from switchyard.components.training.queries import query_examples
+from switchyard.components.training.start import Start, start_of
 from switchyard.components.user_code.loading import blamed, folder_of, load_function
 
 DEFAULT_EPOCHS = 20
@@ -38,9 +39,22 @@ def train_request(
     state: Path,
     shard: Shard = WHOLE,
     *,
+    trainer: str = "",
     boosts_trees: bool = False,
+    start: Path | None = None,
 ) -> TrainRequest:
-    """Returns the request for the stage's settings and inputs."""
+    """Returns the request for the stage's settings and inputs.
+
+    Args:
+        settings: settings of the training stage.
+        summary: summary of the data.
+        transformed: folder of the transformed examples.
+        state: folder for checkpoints and the exported model.
+        shard: this worker's part.
+        trainer: name of the trainer.
+        boosts_trees: see `Trainer`.
+        start: folder of the starting point; None without one.
+    """
     spec = ModelSpec(
         features=read_features(transformed),
         task=summary.task,
@@ -62,6 +76,21 @@ def train_request(
         export_dir=state / EXPORT,
         shard=shard,
         hooks=Hooks(**{hook: function for hook, function in hooks.items() if hook != "build_loss"}),
+        start=_start(start, transformed, trainer, settings, summary, spec) if start else None,
+        freeze=settings.freeze,
+    )
+
+
+def _start(
+    folder: Path, transformed: Path, trainer: str, settings: TrainerSettings, summary: DatasetSummary, spec: ModelSpec
+) -> Start | None:
+    return start_of(
+        folder,
+        transformed,
+        framework=trainer,
+        predicts={name: getattr(summary, name) for name in ("task", "classes", "targets")},
+        features=spec.features,
+        initialize=settings.initialize,
     )
 
 

@@ -22,8 +22,11 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.progress import warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.columns import FILE, features_json
+from switchyard.components.training.vocabularies import FILE as VOCABULARIES
+from switchyard.components.training.vocabularies import vocabularies_json
 from switchyard.components.transform.columns import WriteColumns, feature_specs, trained_features
 from switchyard.components.transform.preprocessing import mask_names
+from switchyard.components.transform.vocabularies import tokenizer_digest, vocabularies
 from switchyard.components.user_code.loading import UserCode
 from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
 from switchyard.components.user_code.tokenizer import tokenizer_outputs
@@ -68,10 +71,14 @@ class Executor(tfx_executor.Executor):
             features = tuple(_pooled(feature, sequences) for feature in features)
         trained, weighted = features, bool(summary.sample_weight)
         for artifact in output_dict.get("transformed_examples", ()):
+            tokens: dict[str, str] = {}
             if tokenizer:
                 outputs = tokenizer_outputs(os.path.join(artifact.uri, TOKENIZER))
                 trained = trained_features(features, outputs, summary.label)
+                tokens = dict.fromkeys((f.name for f in outputs), tokenizer_digest(os.path.dirname(tokenizer.path)))
             io_utils.write_string_file(os.path.join(artifact.uri, FILE), features_json(trained, weighted=weighted))
+            found = vocabularies_json(vocabularies(graph, trained, tokens))
+            io_utils.write_string_file(os.path.join(artifact.uri, VOCABULARIES), found)
 
 
 def _in_environment(schema: schema_pb2.Schema, wanted: str | None, sequences: Collection[str], folder: str) -> Any:

@@ -7,6 +7,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from switchyard.components.artifacts import StartingPoint
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.tuning.executor import Executor
@@ -19,6 +20,7 @@ class TuningSpec(types.ComponentSpec):
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "transformed_examples": ChannelParameter(type=standard_artifacts.Examples),
+        "starting_point": ChannelParameter(type=StartingPoint, optional=True),
     }
     OUTPUTS = {"best_hyperparameters": ChannelParameter(type=standard_artifacts.HyperParameters)}
 
@@ -39,7 +41,9 @@ class Tuning(base_component.BaseComponent):
         transformed_examples: types.BaseChannel,
         settings: TrainerSettings,
         tune: TuningSettings,
+        starting_point: types.BaseChannel | None = None,
     ) -> None:
+        optional = {"starting_point": starting_point} if starting_point else {}
         super().__init__(
             TuningSpec(
                 settings=settings.model_dump_json(exclude_defaults=True),
@@ -47,5 +51,6 @@ class Tuning(base_component.BaseComponent):
                 examples=examples,
                 transformed_examples=transformed_examples,
                 best_hyperparameters=types.Channel(standard_artifacts.HyperParameters),
+                **optional,
             )
         )

@@ -12,7 +12,7 @@ from tfx.types import artifact_utils
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.config import TrainerSettings
-from switchyard.components.training.inputs import local_columns, local_summary
+from switchyard.components.training.inputs import local_columns, local_start, local_summary
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.tuning.page import tuning_page
 from switchyard.components.tuning.results import PAGE, TRIALS, TuningResult
@@ -36,7 +36,8 @@ class Executor(base_executor.BaseExecutor):
         tune = TuningSettings.model_validate_json(exec_properties["tune"])
         state = self._state
         examples, transformed = (artifact_utils.get_single_uri(input_dict[key]) for key in ("examples", "transformed_examples"))
-        inputs = Inputs(settings, local_summary(DatasetSummary.load(examples), state), local_columns(transformed, state))
+        start = local_start(input_dict, state)
+        inputs = Inputs(settings, local_summary(DatasetSummary.load(examples), state), local_columns(transformed, state), start)
         search = Search(tune, inputs, state / "search")
         run = tracking.current_run()
         run.params(tune.model_dump(mode="json", exclude={"space"}, exclude_none=True))

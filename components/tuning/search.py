@@ -42,11 +42,12 @@ _PATIENCE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of every trial: settings of the training stage and folders."""
+    """The inputs of every trial: settings of the training stage and folders, see `TrainingJob`."""
 
     settings: TrainerSettings
     examples: str
     transformed_examples: str
+    start: str | None = None
 
 
 class Search:
@@ -226,6 +227,7 @@ class Search:
             examples=self._inputs.examples,
             transformed_examples=self._inputs.transformed_examples,
             state=str(self._folder / "trials" / folder),
+            start=self._inputs.start,
         )
 
 

@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from switchyard.components.bundle.model import BundleModel, load_bundle
-from switchyard.components.bundle.source import ModelRef, OpenedModel, name_and_selector
+from switchyard.components.bundle.source import ModelRef, OpenedModel
 from switchyard.components.bundle.source import open_model as open_any
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.signing.signatures import check_verifier
 from switchyard.components.text.redaction import take_credentials
+from switchyard.components.tracking.references import name_and_selector
 from switchyard.pipelines.terminal.output import quiet
 from switchyard.pipelines.workspace import registry_uri
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from switchyard.components.bundle.source import ModelRef, OpenedModel, name_and_selector
+from switchyard.components.bundle.source import ModelRef, OpenedModel
 from switchyard.components.errors import ArgumentError, UserError
 from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
 from switchyard.components.process.tokens import read_token, token_in
@@ -22,6 +22,7 @@ from switchyard.components.serving.served_model import Limits
 from switchyard.components.serving.server import ServeOptions, bind
 from switchyard.components.serving.server import serve as run_server
 from switchyard.components.text.redaction import mask
+from switchyard.components.tracking.references import name_and_selector
 from switchyard.pipelines.api.model_argument import model_ref, open_model
 from switchyard.pipelines.api.number_argument import Range, number
 from switchyard.pipelines.api.texts_argument import as_texts

@@ -108,7 +108,7 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         UserError: the model is not in the registry, or an option is invalid or has no effect in KServe's mode.
         StageError: kubectl cannot apply them, or the new version does not start.
     """
-    from switchyard.components.bundle.source import name_and_selector
+    from switchyard.components.tracking.references import name_and_selector
     from switchyard.pipelines.api.model_argument import model_ref
     from switchyard.pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name
 

@@ -11,7 +11,7 @@ from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
-from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, is_code
+from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, is_code, trainer_name
 from switchyard.components.training.names import COMMON_TO_TREES, FRAMEWORKS, NETWORKS, TREES
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.user_code.files import listed_files
@@ -20,6 +20,8 @@ from switchyard.pipelines.config.pipeline import PipelineConfig
 
 # Part of the stages' settings, so that a newer Switchyard does not reuse an older one's cached results.
 VERSION = metadata.version("switchyard")
+# Prefix of the names of warm start stages.
+WARM_START = "warm_start"
 
 
 def input_spec(config: PipelineConfig) -> InputSpec:
@@ -123,6 +125,9 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         loss_code=loss_code,
         loss_parameters=trainer.loss_parameters if loss else {},
         callbacks_code=callbacks_code,
+        start_from=trainer.start_for(framework),
+        initialize=trainer.initialize_for(framework),
+        freeze=trainer.freeze_for(framework),
         sample_weight=trainer.sample_weight,
         augment={name: column.augment for name, column in config.data.columns.items() if column.augment},
         # What a framework does not read is left out, so that a change of it does not train again.
@@ -141,6 +146,22 @@ def tuning_settings(config: PipelineConfig, framework: str) -> TuningSettings | 
     """Returns the settings of one framework's tuning stage, or None without one."""
     tune = config.tune
     return TuningSettings(**{**tune.model_dump(), "space": tune.space_of(framework)}, version=VERSION) if tune else None
+
+
+def training_stages(config: PipelineConfig) -> list[str]:
+    """Returns the names of the training stages: `training`, or one per framework."""
+    frameworks = config.trainer.frameworks
+    return ["training"] if len(frameworks) == 1 else [f"training_{trainer_name(f)}" for f in frameworks]
+
+
+def warm_start_stage(training: str) -> str:
+    """Returns the name of the warm start stage before a training stage."""
+    return training.replace("training", WARM_START, 1)
+
+
+def tuning_stage(training: str) -> str:
+    """Returns the name of the tuning stage before a training stage."""
+    return training.replace("training", "tuning", 1)
 
 
 def data_gate_settings(config: PipelineConfig) -> DataGateSettings:

@@ -10,12 +10,13 @@ import tensorflow as tf
 
 from switchyard.components.bundle.code import bundled_code
 from switchyard.components.bundle.model import bundle_path, load_bundle
-from switchyard.components.bundle.source import ModelRef, name_and_selector, open_model
+from switchyard.components.bundle.source import ModelRef, open_model
 from switchyard.components.bundle.verification import check_version
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import write_manifest
+from switchyard.components.tracking.references import name_and_selector
 from switchyard.pipelines.api.model_argument import model_ref
 from switchyard.pipelines.commands.deploy import deploy_tensorflow_serving
 from switchyard.pipelines.commands.models import compare

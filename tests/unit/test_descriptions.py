@@ -82,6 +82,14 @@ def test_worst_means_largest_for_a_loss():
     assert card.index("| age\\=8") < card.index("| age\\=7")
 
 
+def test_a_card_names_the_version_that_the_training_started_from():
+    found = evaluation()
+    started = {"start_from": "models:/loans/3", "start_from.digest": "e" * 64}
+    card = model_card(found.models["a"], found, SUMMARY, "", "", started)
+    assert f"Training started from {plain('models:/loans/3')}, digest `{'e' * 64}`" in card
+    assert "started from" not in model_card(found.models["a"], found, SUMMARY, "", "")
+
+
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "[x](http://example.com)", "a | b", "`c`", "![](x)"])
 def test_names_of_the_data_are_no_markup(name):
     found = evaluation({f"{name}=1": {"auc": 0.5, "example_count": 1.0}})

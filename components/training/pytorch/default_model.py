@@ -11,15 +11,21 @@ from torch import nn
 
 from switchyard.components.training.default_model import DROPOUT, HIDDEN, embedding_width, image_filters, is_image
 from switchyard.components.training.model_spec import ModelSpec
+from switchyard.components.training.start import Start
 
 
-def default_model(spec: ModelSpec) -> nn.Module:
-    """Returns a model with embeddings for vocabularies, convolutions for images, pooled bags, and two dense layers."""
-    return _DefaultModel(spec)
+def default_model(spec: ModelSpec, start: Start | None = None) -> nn.Module:
+    """Returns a model with embeddings for vocabularies, convolutions for images, pooled bags, and two dense layers.
+
+    Args:
+        spec: the model's spec.
+        start: the version that the training starts from, whose embeddings are as wide for any vocabulary.
+    """
+    return _DefaultModel(spec, start)
 
 
 class _DefaultModel(nn.Module):
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, start: Start | None) -> None:
         super().__init__()
         self._features = spec.features
         self.embeddings, self.convolutions = nn.ModuleDict(), nn.ModuleDict()
@@ -27,7 +33,7 @@ class _DefaultModel(nn.Module):
         for i, feature in enumerate(spec.features):
             size = int(np.prod(feature.shape))
             if feature.vocabulary_size:
-                columns = embedding_width(feature.vocabulary_size)
+                columns = (start and start.columns(f"embeddings.{i}.weight")) or embedding_width(feature.vocabulary_size)
                 embedding = self.embeddings[str(i)] = nn.Embedding(feature.vocabulary_size, columns)
                 nn.init.uniform_(embedding.weight, -0.05, 0.05)
                 size *= columns

@@ -12,6 +12,7 @@ from switchyard.components.training.examples import placeholder_batch
 from switchyard.components.training.positional import by_name, positional, save_names
 from switchyard.components.training.pytorch.archive import MODEL_FILE, save_program
 from switchyard.components.training.pytorch.metrics import activated
+from switchyard.components.training.start import WEIGHTS
 
 
 def export(model: nn.Module, request: TrainRequest) -> None:
@@ -41,4 +42,4 @@ def export(model: nn.Module, request: TrainRequest) -> None:
         ) from error
     save_program(program, request.export_dir / MODEL_FILE, features=len(names))
     save_names(request.export_dir, names)
-    save_model(model, request.export_dir / "weights.safetensors")
+    save_model(model, request.export_dir / WEIGHTS)

@@ -19,7 +19,7 @@ from switchyard.components.training.pytorch.optimizer import optimizer_for
 from switchyard.components.training.pytorch.placement import spread
 
 _DEVICES = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
-_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Module(lightning.LightningModule):
@@ -122,7 +122,7 @@ class Module(lightning.LightningModule):
 @contextmanager
 def batch_norm_at_rest(model: nn.Module) -> Iterator[None]:
     """Switches batch normalization to its running statistics: PyTorch raises for a batch of one row, which has no variance."""
-    layers = [m for m in model.modules() if isinstance(m, _BATCH_NORM) and m.training]
+    layers = [m for m in model.modules() if isinstance(m, BATCH_NORM) and m.training]
     for layer in layers:
         layer.eval()
     try:

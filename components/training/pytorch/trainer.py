@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +40,7 @@ from switchyard.components.training.pytorch.module import Module
 from switchyard.components.training.pytorch.numerics import numerics
 from switchyard.components.training.pytorch.placement import placement, tpus, xla_on_cpu
 from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor
+from switchyard.components.training.pytorch.start import begin, freeze
 from switchyard.components.user_code.loading import blamed, folder_of
 
 # Threshold for multithreaded steps: number of weights times rows of a step.
@@ -83,6 +85,9 @@ class PytorchTrainer(Trainer):
         model = self._build(request)
         if (request.build_model or request.loss.function) and not ledger.epochs and shard.first:
             self._try_out(model, request)
+        if request.start and not ledger.epochs:
+            begin(model, request, request.start)
+        freeze(model, request.freeze)
         torch.manual_seed(hyper.seed + shard.index)  # dropout must differ between workers
         torch.set_num_threads(threads(model, hyper.batch_size // shard.count))
         whole = trains_itself(model)
@@ -104,7 +109,7 @@ class PytorchTrainer(Trainer):
         return replace(result, used=used)
 
     def _build(self, request: TrainRequest) -> nn.Module:
-        build = request.build_model or default_model
+        build = request.build_model or partial(default_model, start=request.start)
         with blamed("trainer.model: build_model failed: ", folder_of(build)):
             model = build(request.spec)
             batch = {k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 2).items()}

@@ -8,17 +8,25 @@ import keras
 
 from switchyard.components.training.default_model import DROPOUT, HIDDEN, embedding_width, image_filters, is_image
 from switchyard.components.training.model_spec import ModelSpec
+from switchyard.components.training.start import Start
 
 
-def default_model(spec: ModelSpec) -> keras.Model:
-    """Returns a model with embeddings for vocabularies, convolutions for images, pooled bags, and two dense layers."""
+def default_model(spec: ModelSpec, start: Start | None = None) -> keras.Model:
+    """Returns a model with embeddings for vocabularies, convolutions for images, pooled bags, and two dense layers.
+
+    Args:
+        spec: the model's spec.
+        start: the version that the training starts from, whose embeddings are as wide for any vocabulary.
+    """
     # Positional names: Keras derives graph names from them and does not accept slashes.
     inputs = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f"f{i}") for i, f in enumerate(spec.features)}
     parts = []
-    for feature in spec.features:
+    for i, feature in enumerate(spec.features):
         value = inputs[feature.name]
         if feature.vocabulary_size:
-            value = keras.layers.Embedding(feature.vocabulary_size, embedding_width(feature.vocabulary_size))(value)
+            name = f"f{i}_embedding"
+            width = (start and start.columns(f"{name}/embeddings")) or embedding_width(feature.vocabulary_size)
+            value = keras.layers.Embedding(feature.vocabulary_size, width, name=name)(value)
         elif feature.dtype != "float32":
             value = keras.layers.Lambda(lambda x: keras.ops.cast(x, "float32"))(value)
         for filters in image_filters(feature.shape) if is_image(feature.shape) and not feature.vocabulary_size else ():

@@ -1,4 +1,4 @@
-"""Writes a trained model as a SavedModel. Mirrors `pytorch/export.py`."""
+"""Writes a trained model as a SavedModel, and its weights by name. Mirrors `pytorch/export.py`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from switchyard.components.errors import UserError, first_line
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.positional import by_name, save_names
 from switchyard.components.training.tensorflow.metrics import activated
+from switchyard.components.training.tensorflow.start import save_weights
 
 
 def export(model: keras.Model, request: TrainRequest) -> None:
@@ -36,3 +37,4 @@ def export(model: keras.Model, request: TrainRequest) -> None:
             "tensor values, NumPy and files out of call()."
         ) from error
     save_names(request.export_dir, names)
+    save_weights(model, request.export_dir)

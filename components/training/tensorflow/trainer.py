@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from switchyard.components.training.tensorflow.model_check import check_logits, 
 from switchyard.components.training.tensorflow.optimizer import optimizer_for
 from switchyard.components.training.tensorflow.predictor import TensorflowPredictor
 from switchyard.components.training.tensorflow.replicas import Replicas, strategy_for
+from switchyard.components.training.tensorflow.start import begin, freeze
 from switchyard.components.training.tensorflow.steps import Steps
 from switchyard.components.user_code.loading import blamed, folder_of
 
@@ -112,6 +114,9 @@ class TensorflowTrainer(Trainer):
             self._try_out(request, by_hand=by_hand)
         with self._strategy.scope():
             model = self._build(request)
+            if request.start and not ledger.epochs:
+                begin(model, request, request.start)
+            freeze(model, request.freeze)
             used = _own_training(model)
             if not used:
                 clip, count = not by_hand, self._strategy.num_replicas_in_sync
@@ -141,7 +146,7 @@ class TensorflowTrainer(Trainer):
         return replace(result, used=used)
 
     def _build(self, request: TrainRequest) -> keras.Model:
-        build = request.build_model or default_model
+        build = request.build_model or partial(default_model, start=request.start)
         with blamed("trainer.model: build_model failed: ", folder_of(build)):
             model = build(request.spec)
             output = model(placeholder_batch(request.spec, 2)) if isinstance(model, keras.Model) else None

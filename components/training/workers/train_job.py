@@ -151,4 +151,5 @@ def _share(job: TrainingJob, folder: Path) -> TrainingJob:
         examples=str(folder),
         transformed_examples=copied(job.transformed_examples, "transformed_examples"),
         state=str(folder / "state"),
+        start=copied(job.start, "start") if job.start else None,
     )

@@ -20,7 +20,9 @@ from switchyard.components.ingest.images import data_fingerprint, fingerprint_wi
 from switchyard.components.ingest.sources import find_files, fingerprint
 from switchyard.components.signing.signatures import check_signer
 from switchyard.components.tracking import run as tracking
-from switchyard.components.tracking.model_registry import aliases
+from switchyard.components.tracking.model_registry import CHAMPION, alias_version, aliases
+from switchyard.components.tracking.references import name_and_selector
+from switchyard.components.training.start import Origin
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import (
     VERSION,
@@ -29,6 +31,8 @@ from switchyard.pipelines.config.stage_settings import (
     preprocessing_code,
     tokenizer_code,
     trainer_settings,
+    training_stages,
+    warm_start_stage,
 )
 from switchyard.pipelines.runners.contract import RunResult, StageResult
 from switchyard.pipelines.runners.outcome import run_result, track_result
@@ -106,10 +110,11 @@ def match(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRu
         return None
     try:
         outside = _outside(config, workspace)
+        same = outside == (last.registry, last.gate) and _starts_as_before(config, workspace, last)
     except Exception as error:  # MLflow passes on the exceptions of its store backends
         _log.warning("MLflow: %s", error)
         return None
-    return last if outside == (last.registry, last.gate) else None
+    return last if same else None
 
 
 def invalidate(workspace: Workspace) -> None:
@@ -157,6 +162,18 @@ def replay(
     track_result(tracker, result, display, workspace)
     display.say("run", f"nothing has changed since MLflow run {last.run_id}; --even-if-unchanged runs it anyway")
     return result
+
+
+def _starts_as_before(config: PipelineConfig, workspace: Workspace, last: LastRun) -> bool:
+    """Returns whether each training would start from the version that it started from in the last run."""
+    client = tracking.client(tracking_uri(config, workspace))
+    for framework, stage in zip(config.trainer.frameworks, training_stages(config), strict=True):
+        if reference := config.trainer.start_for(framework):
+            name, selector = name_and_selector(reference) or (config.model_name, CHAMPION)
+            version = selector if selector.isdigit() else alias_version(client, name, selector)
+            if (version or "") != Origin.load(last.outputs[warm_start_stage(stage)]["starting_point"]).version:
+                return False
+    return True
 
 
 def _outside(config: PipelineConfig, workspace: Workspace) -> tuple[dict[str, str], str | None]:

@@ -72,9 +72,11 @@ class StageOperator:
 
 def _key(info: Any, neutral: Callable[[str], str]) -> str:
     """Returns a key that does not depend on the workspace's location: a killed training resumes after its workspace moved."""
+    from switchyard.components.artifacts import identity
+
     digest = hashlib.sha256()
     for key, artifacts in sorted(info.input_dict.items()):
-        digest.update(neutral(f"{key}={[a.uri for a in artifacts]}").encode())
+        digest.update(neutral(f"{key}={[identity(a) for a in artifacts]}").encode())
     for key, value in sorted(info.exec_properties.items()):
         digest.update(neutral(f"{key}={value}").encode())
     return digest.hexdigest()[:16]

@@ -46,6 +46,7 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
         from tfx.orchestration.local import runner_utils
         from tfx.orchestration.portable import runtime_parameter_utils
 
+        from switchyard.components.artifacts import CONTENT
         from switchyard.components.compat import tfx_cache_keys
         from switchyard.pipelines.runners.local.metadata import LockedMetadata
 
@@ -53,7 +54,7 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
         self._processes, self._beam = processes, beam
         runtime_parameter_utils.substitute_runtime_parameter(compiled.program, {"pipeline-run-id": logs.name})
         self._deployment = runner_utils.extract_local_deployment_config(compiled.program)
-        tfx_cache_keys.install()
+        tfx_cache_keys.install(CONTENT)
         self._metadata = LockedMetadata(workspace.metadata, workspace.metadata_lock, self._neutral)
         self._metadata.skip_ids_of(workspace.artifacts)
         # Stage -> id of the MLflow run that produced its outputs: this run's, or an earlier one's.

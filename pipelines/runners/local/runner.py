@@ -53,7 +53,7 @@ class LocalRunner(MachineRunner["pipeline_pb2.Pipeline"]):
     def _compile(self, config: PipelineConfig) -> CompiledPipeline[pipeline_pb2.Pipeline]:
         from tfx.dsl.compiler.compiler import Compiler
 
-        from switchyard.pipelines.definition import UNCACHED, create_pipeline
+        from switchyard.pipelines.definition import create_pipeline, uncached
 
         pipeline = create_pipeline(
             config,
@@ -69,7 +69,7 @@ class LocalRunner(MachineRunner["pipeline_pb2.Pipeline"]):
         for node in ir.nodes:
             stage = node.pipeline_node.node_info.id
             stages[stage] = tuple(node.pipeline_node.upstream_nodes)
-            if stage in UNCACHED:
+            if stage in uncached(stages):
                 node.pipeline_node.execution_options.caching_options.enable_cache = False
         return CompiledPipeline(config, ir, stages)
 

@@ -10,8 +10,8 @@ from switchyard.components.text.redaction import holds_credentials, names_a_secr
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.config.stage_settings import VERSION
-from switchyard.pipelines.definition import UNCACHED, create_pipeline, training_stages, tuning_stage
+from switchyard.pipelines.config.stage_settings import VERSION, training_stages, tuning_stage
+from switchyard.pipelines.definition import create_pipeline, uncached
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, compile_tfx_pipeline
 from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
 from switchyard.pipelines.runners.kubeflow.compiler.train_job import on_several_nodes
@@ -176,9 +176,8 @@ def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResourc
         if (tuning := tuning_stage(stage)) in nodes:
             # Trials train on the same resources as the training stage.
             found[tuning] = given.get(tuning, StageResources()).over(found[stage])
-    for stage in UNCACHED:
-        if stage in found:
-            found[stage] = StageResources(cache=False).over(found[stage])
+    for stage in uncached(found):
+        found[stage] = StageResources(cache=False).over(found[stage])
     return found
 
 
