@@ -195,13 +195,13 @@ COMPILE_ANY := $(COMPILE_BARE) --generate-hashes
 COMPILE_311 := $(COMPILE_ANY) --python-version 3.11 --python-platform x86_64-manylinux_2_36
 COMPILE := $(COMPILE_311) --override requirements.overrides.txt
 # Without hashes, which pip would then demand of every package.
-CONSTRAINTS := $(COMPILE_BARE) setup.py --extra gpu --extra kubeflow --extra lightgbm --extra signing
+CONSTRAINTS := $(COMPILE_BARE) setup.py --extra gpu --extra huggingface --extra kubeflow --extra lightgbm --extra signing
 
 lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.txt
 	$(COMPILE) setup.py --extra dev --output-file requirements.lock
 	$(COMPILE_ANY) --universal --python-version 3.12 setup.py --extra dev --output-file $(NEW_LOCK)
-	$(COMPILE) setup.py --extra kubeflow --extra lightgbm --extra signing --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
-	$(COMPILE) setup.py infra/image/tpu.in --extra kubeflow --extra lightgbm --extra signing --output-file infra/image/requirements.tpu.lock
+	$(COMPILE) setup.py --extra huggingface --extra kubeflow --extra lightgbm --extra signing --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
+	$(COMPILE) setup.py infra/image/tpu.in --extra huggingface --extra kubeflow --extra lightgbm --extra signing --output-file infra/image/requirements.tpu.lock
 	$(CONSTRAINTS) --python-version 3.11 --python-platform x86_64-manylinux_2_36 --override requirements.overrides.txt \
 	  --constraint requirements.lock --output-file components/user_code/constraints-3.11.txt
 	$(CONSTRAINTS) --universal --python-version 3.12 --constraint $(NEW_LOCK) --output-file components/user_code/constraints-3.12.txt

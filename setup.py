@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 LIGHTGBM = ["lightgbm>=4.5,<5"]
+HUGGINGFACE = ["peft>=0.17,<1", "tokenizers>=0.21,<1", "transformers>=4.55,<6"]
 KUBEFLOW = ["kfp>=2.17,<2.17.3", "kfp-kubernetes>=2.17,<2.17.3"]
 # Signatures of bundles in the format of OpenSSF. model-signing 1.1 imports pyOpenSSL without declaring it.
 SIGNING = ["cryptography>=42", "model-signing>=1.1,<2", "pyopenssl>=24"]
@@ -94,11 +95,13 @@ setup(
     ],
     extras_require={
         "gpu": GPU,
+        "huggingface": HUGGINGFACE,
         "kubeflow": KUBEFLOW,
         "lightgbm": LIGHTGBM,
         "signing": SIGNING,
         "dev": [
             *GPU,
+            *HUGGINGFACE,
             *KUBEFLOW,
             *LIGHTGBM,
             *SIGNING,
