@@ -34,6 +34,8 @@ setup(
             "examples/*/*.csv",
             "examples/*/*.jsonl",
             "examples/*/*.parquet",
+            "examples/*/*/*.json",
+            "examples/*/*/*.safetensors",
         ],
         "switchyard.components": ["py.typed", "pages/*.html", "user_code/constraints-*.txt"],
     },

@@ -27,6 +27,7 @@ from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.config import TrainerSettings, is_code
 from switchyard.components.training.hooks import check_hooks
+from switchyard.components.training.huggingface import HuggingFaceModel
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
 from switchyard.components.training.trainers import boosts_trees
@@ -63,7 +64,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
     found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
     columns = [n for n, t in found.types.items() if t.kind != EMPTY]
     if config.tokenizer and not config.preprocessing:
-        text_columns(input_spec(config), found, config.tokenizer.columns)
+        _check_read(config, columns, text_columns(input_spec(config), found, config.tokenizer.columns))
     for name in {f for group in config.evaluation.slices for f in group}:
         if name not in found.types:
             raise UserError(
@@ -82,6 +83,17 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
     if config.positive_class is None and (kept := _kept_class(found, champions_class)):
         decided["positive_class"] = kept
     return config.model_copy(update=decided)
+
+
+def _check_read(config: PipelineConfig, columns: Sequence[str], texts: Sequence[str]) -> None:
+    """Refuses columns beside the texts of a Hugging Face model, which reads nothing else."""
+    known = {*texts, *config.labels, *filter(None, (config.group, config.trainer.sample_weight, config.data.split_key))}
+    others = [name for name in columns if name not in known]
+    if others and any(isinstance(config.trainer.model_for(f), HuggingFaceModel) for f in config.trainer.frameworks):
+        raise UserError(
+            f"trainer.model: a Hugging Face model reads texts alone ({in_a_line(texts)}), and the data have also "
+            f"{in_a_line(others)}; list these columns in data.exclude"
+        )
 
 
 def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str | None:
@@ -131,7 +143,7 @@ def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
 def _check_hooks(config: PipelineConfig) -> None:
     given, searched = config.trainer.hyperparameters, config.tune.space if config.tune else {}
     for framework in config.trainer.frameworks:
-        if model := config.trainer.model_for(framework):
+        if model := config.trainer.model_file_for(framework):
             check_hooks(
                 split_reference(model, "")[0],
                 loss=config.trainer.loss_for(framework),

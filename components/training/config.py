@@ -15,6 +15,7 @@ from switchyard.components.metrics import trained_names
 from switchyard.components.tracking.model_registry import CHAMPION
 from switchyard.components.tracking.references import name_and_selector
 from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
+from switchyard.components.training.huggingface import HuggingFaceModel, ModelForms, check_huggingface, forms
 from switchyard.components.training.losses import PARAMETERS, check_parameters
 from switchyard.components.training.names import COMMON_TO_TREES, FRAMEWORKS, LOSSES, NETWORKS, TREES, Optimizer, Schedule
 from switchyard.components.user_code.loading import UserCode
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 else:  # computed from the metrics table, which mypy cannot evaluate
     StoppingMetric = Literal[tuple(trained_names())]
 
-_Given = TypeVar("_Given", bound=str | tuple[str, ...])
+_Given = TypeVar("_Given", bound=str | tuple[str, ...] | HuggingFaceModel)
 
 
 class EarlyStopping(Section):
@@ -182,7 +183,8 @@ class TrainerConfig(Section):
         framework: `tensorflow`, `pytorch`, `lightgbm`, or `module:Class` of your own `Trainer` (installed or beside the YAML); or
             a list of these, trained side by side and compared: the best that passes is blessed.
         model: `file.py` with `build_model(spec)`, or `file.py:function`, or one of these per framework (your own trainer by its
-            class or as written in `framework`). Default: embeddings and two dense layers.
+            class or as written in `framework`); of `pytorch` also a model folder, `{huggingface: FOLDER}`. Default: embeddings
+            and two dense layers.
         model_parameters: arbitrary values passed to `build_model` as `spec.parameters`.
         loss: `cross_entropy`, `focal` or `hinge` (binary, multiclass, multilabel), `mse`, `mae`, `huber`, `poisson` or `quantile`
             (regression, multioutput), `pinball` (quantile), `listwise` or `pairwise` (ranking), or `losses.py:my_loss`, a
@@ -212,7 +214,7 @@ class TrainerConfig(Section):
     """
 
     framework: str | tuple[str, ...] = "tensorflow"
-    model: str | dict[str, str] | None = None
+    model: ModelForms | None = None
     model_parameters: dict[str, Any] = Field(default_factory=dict)
     loss: str | dict[str, str] | None = None
     loss_parameters: dict[str, Any] = Field(default_factory=dict)
@@ -249,9 +251,19 @@ class TrainerConfig(Section):
         """The configured frameworks, one or more."""
         return (self.framework,) if isinstance(self.framework, str) else self.framework
 
-    def model_for(self, framework: str) -> str | None:
-        """Returns the model file configured for a framework, or None."""
+    def model_for(self, framework: str) -> str | HuggingFaceModel | None:
+        """Returns the model configured for a framework, a file or a model folder, or None."""
         return _for_framework(self.model, framework)
+
+    def model_file_for(self, framework: str) -> str | None:
+        """Returns the model file configured for a framework, or None."""
+        model = self.model_for(framework)
+        return model if isinstance(model, str) else None
+
+    @property
+    def huggingface(self) -> HuggingFaceModel | None:
+        """The configured Hugging Face model, also if another framework is trained."""
+        return next((m for m in forms(self.model) if isinstance(m, HuggingFaceModel)), None)
 
     def loss_for(self, framework: str) -> str | None:
         """Returns the loss configured for a framework, a name or a reference to a function, or None."""
@@ -300,6 +312,7 @@ class TrainerConfig(Section):
                         f"{name}: {key!r} is not a framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}"
                     )
         self._check_files()
+        check_huggingface(self.model, self.frameworks, self.model_parameters)
         self._check_loss()
         self._check_start()
         if self.quantiles is not None and (not self.quantiles or list(self.quantiles) != sorted(set(self.quantiles))):
@@ -317,9 +330,9 @@ class TrainerConfig(Section):
 
     def _check_files(self) -> None:
         for name, one in {"model": self.model, "callbacks": self.callbacks}.items():
-            if isinstance(one, str) and len(self.frameworks) > 1:
+            if isinstance(one, str | HuggingFaceModel) and len(self.frameworks) > 1:
                 raise ValueError(
-                    f"{name}: several frameworks need one file each, received {one!r}; "
+                    f"{name}: several frameworks need one file each, received {getattr(one, 'huggingface', one)!r}; "
                     f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
                 )
         for framework in self.frameworks:

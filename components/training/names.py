@@ -7,6 +7,8 @@ from typing import Literal
 NETWORKS = ("tensorflow", "pytorch")
 # Frameworks of boosted trees, whose hyperparameters are `trainer.trees`.
 TREES = ("lightgbm",)
+# The framework that trains Hugging Face models.
+HUGGINGFACE = "pytorch"
 FRAMEWORKS = (*NETWORKS, *TREES)
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["constant", "linear", "cosine", "step", "one_cycle"]

@@ -12,9 +12,7 @@ import importlib.util
 import inspect
 import os
 import re
-import shutil
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from typing import Any
 from switchyard.components.errors import UserError, error_chain, in_one_line, text_of
 from switchyard.components.user_code.dependencies import check_installed, imported_names
 from switchyard.components.user_code.files import named_files
+from switchyard.components.user_code.store import read, stored
 
 # File of a snapshot with the config's `dependencies`, one a line. A bundle has them as MLflow's requirements instead.
 DEPENDENCIES = "switchyard_dependencies.txt"
@@ -86,25 +85,9 @@ def snapshot(
         if file.suffix == ".py":
             _refuse_taken_name(file, path.parent, store, key)
     copied = sorted(closure | {f for f in files if f.is_relative_to(path.parent)})
-    digest = hashlib.sha256()
-    for file in copied:
-        digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + _read(file, key))
     listed = "".join(f"{package}\n" for package in sorted(dependencies))
-    digest.update(listed.encode())
-    target = store / digest.hexdigest()[:16]
-    if not target.exists():
-        store.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=store))
-        for file in copied:
-            copy = temporary / file.relative_to(path.parent)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-        if listed:
-            (temporary / DEPENDENCIES).write_text(listed, encoding="utf-8")
-        try:
-            os.replace(temporary, target)
-        except OSError:  # a concurrent run created it: same hash, same content
-            shutil.rmtree(temporary)
+    contents: dict[str, Path | bytes] = {str(file.relative_to(path.parent)): file for file in copied}
+    target = stored(contents | ({DEPENDENCIES: listed.encode()} if listed else {}), store, key)
     return UserCode(str(target / path.name), function)
 
 
@@ -148,23 +131,10 @@ def _closure(path: Path, key: str) -> set[Path]:
 
 def _parse(file: Path, key: str) -> ast.Module:
     try:
-        return ast.parse(_read(file, key), filename=str(file))
+        return ast.parse(read(file, key), filename=str(file))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", "?")
         raise UserError(f"{key}: {file}, line {line}: not valid Python: {getattr(error, 'msg', error)}") from None
-
-
-def _read(path: Path, key: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{key}: {path}: no such file. Check the path (relative ones are relative to the YAML).") from None
-    except IsADirectoryError:
-        raise UserError(f"{key}: {path} is a folder; give a file.") from None
-    except PermissionError:
-        raise UserError(f"{key}: not allowed to read {path}. Check its permissions.") from None
-    except OSError as error:
-        raise UserError(f"{key}: {path}: cannot be read: {error.strerror}. Check the path.") from None
 
 
 def admit_bundled(code: Path, key: str) -> None:
@@ -307,7 +277,7 @@ def snapshot_file(path: Path, store: Path, *, key: str) -> Path:
     Raises:
         UserError: the file cannot be read.
     """
-    content = _read(path, key)
+    content = read(path, key)
     store.mkdir(parents=True, exist_ok=True)
     target = store / f"{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}{path.suffix}"
     if not target.exists():

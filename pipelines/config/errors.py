@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from switchyard.components.errors import did_you_mean
 from switchyard.components.text.redaction import mask
+from switchyard.components.training.huggingface import FORMS, FRAMEWORKS, MODEL
 from switchyard.pipelines.config.spelling import branches
 
 _SHOWN = 20  # problems of a config
@@ -66,6 +67,9 @@ def _section(model: type[BaseModel], loc: list[str]) -> tuple[type[BaseModel], t
     """
     section, names, current = model, [], typing.cast(Any, model)
     for part in loc:
+        if part in FORMS:  # which form of a value was taken
+            current = _form(current, part)
+            continue
         found = _models(current)
         if not found:
             # Inside a dict or list, or pydantic's name of a union's branch.
@@ -79,6 +83,12 @@ def _section(model: type[BaseModel], loc: list[str]) -> tuple[type[BaseModel], t
         field = next((f for n, f in section.model_fields.items() if part in (n, f.alias)), None)
         current = field.annotation if field else None
     return section, next(iter(_models(current)), None), names
+
+
+def _form(annotation: Any, name: str) -> Any:
+    """Returns the form of a value, see `components.training.huggingface`, among the alternatives of a type annotation."""
+    kinds = {MODEL: _models(annotation), FRAMEWORKS: [b for b in branches(annotation) if typing.get_origin(b) is dict]}
+    return next(iter(kinds.get(name, [])), str)
 
 
 def _is_key(annotation: Any, part: str) -> bool:

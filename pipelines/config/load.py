@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from switchyard.components.errors import UserError
 from switchyard.components.text.redaction import mask, names_a_secret, remember
 from switchyard.components.training.config import is_code
+from switchyard.components.training.huggingface import HuggingFaceModel
 from switchyard.pipelines.config.document import LIMIT_BYTES, LIMIT_DEPTH, ConfigYamlError, is_text, read_yaml
 from switchyard.pipelines.config.errors import explain
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -150,17 +151,22 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
             return {k: fix_code(v) if is_code(v) else v for k, v in given.items()}
         return fix_code(given) if given and is_code(given) else given
 
+    def fix_model(given: str | HuggingFaceModel) -> str | HuggingFaceModel:
+        return fix_code(given) if isinstance(given, str) else given.model_copy(update={"huggingface": fix(given.huggingface)})
+
     frameworks = tuple(_absolute_framework(f, base) for f in config.trainer.frameworks)
     trainer = config.trainer.model_copy(
         update={
             "framework": frameworks[0] if isinstance(config.trainer.framework, str) else frameworks,
-            "model": {k: fix_code(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_code(model),
+            "model": {k: fix_model(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_model(model),
             "loss": fix_codes(config.trainer.loss),
             "callbacks": fix_codes(config.trainer.callbacks),
         }
     )
     jars = {k: fix(str(v)) for k, v in config.beam.options.items() if k.endswith("_job_server_jar")}
-    checks = config.validation
+    tokenizer, checks = config.tokenizer, config.validation
+    code, folder = (tokenizer.code, tokenizer.huggingface) if tokenizer else (None, None)
+    places = {"code": code and fix_code(code), "huggingface": folder and fix(folder)}
     files = {"schema_path": checks.schema_path, "serving_sample": checks.serving_sample}
     return config.model_copy(
         update={
@@ -168,7 +174,7 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
             "trainer": trainer,
             "beam": config.beam.model_copy(update={"options": {**config.beam.options, **jars}}),
             "preprocessing": config.preprocessing and fix_code(config.preprocessing),
-            "tokenizer": config.tokenizer and config.tokenizer.model_copy(update={"code": fix_code(config.tokenizer.code)}),
+            "tokenizer": tokenizer and tokenizer.model_copy(update=places),
             "evaluation": config.evaluation.model_copy(
                 update={"metrics": config.evaluation.metrics and fix(config.evaluation.metrics)}
             ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from itertools import chain
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, field_validator, model_validator
@@ -22,6 +22,7 @@ from switchyard.components.tasks import BINARY, DEFAULT_QUANTILES, MULTILABEL, Q
 from switchyard.components.text.addresses import has_host
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.config import TrainerConfig, is_code
+from switchyard.components.training.huggingface import folder_in
 from switchyard.components.training.losses import unknown_loss
 from switchyard.components.training.names import LOSSES, MODEL_PARAMETER, NETWORKS, TREES
 from switchyard.components.transform.config import TokenizerConfig
@@ -124,7 +125,8 @@ class PipelineConfig(Section):
             `submit` read the champion's when `tracking.uri` is set and infer from data readable on this machine; a schedule
             keeps the result.
         preprocessing: `file.py` with `preprocessing_fn(inputs)`, or `file.py:function`. Default: z-scores and vocabularies.
-        tokenizer: Python code that turns texts into arrays, in training and serving alike. Short form in YAML: its file.
+        tokenizer: Python code or a model folder that turns texts into arrays, in training and serving alike. Short form in YAML:
+            the file with the code. Default with `trainer.model.huggingface`: that folder's.
         files: extra files, folders or globs in the folder of the user's code that the code opens; they travel with it to the
             cluster and into the bundle. Files that the code names by literals are found without it.
         dependencies: packages that the user's code needs, each as `name==version`. A run that lacks one is refused; `switchyard
@@ -222,17 +224,25 @@ class PipelineConfig(Section):
         """Returns `to_yaml` with the tracking server's password masked, for files, MLflow and reports."""
         return mask(self.to_yaml())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _models_tokenizer(cls, value: Any) -> Any:
+        """Adds the tokenizer of a Hugging Face model's folder."""
+        folder = folder_in(value.get("trainer")) if isinstance(value, dict) else None
+        given = (value.get("tokenizer") or {}) if folder else None
+        if not isinstance(given, dict) or given.get("code") or given.get("huggingface"):
+            return value
+        return {**value, "tokenizer": {**given, "huggingface": folder}}
+
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", self.name):
             raise ValueError(
                 f"name: {self.name!r} must be 1 to 63 lower-case letters, digits, '_' or '-', starting with a letter"
             )
-        if self.tokenizer and self.tokenizer.columns and self.preprocessing:
-            raise ValueError(
-                "tokenizer.columns: only the default preprocessing reads it; remove it, and return the texts unchanged from "
-                "preprocessing_fn"
-            )
+        if self.tokenizer:
+            model = self.trainer.huggingface
+            self.tokenizer.check(model.huggingface if model else None, own_preprocessing=self.preprocessing is not None)
         self._check_losses()
         self._check_labels()
         self._check_group()
@@ -240,9 +250,10 @@ class PipelineConfig(Section):
         self._check_columns()
         if self.tune:
             parameters = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
-            if parameters and any(f in NETWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
+            if parameters and any(f in NETWORKS and not self.trainer.model_file_for(f) for f in self.trainer.frameworks):
                 raise ValueError(
-                    f"tune.space: {parameters[0]!r} is a model parameter, and the default model has none; set trainer.model."
+                    f"tune.space: {parameters[0]!r} is a model parameter, and the default model has none, nor has a "
+                    "model folder; set trainer.model to a file."
                 )
             self.tune.check_frameworks(self.trainer.frameworks)
             workers = self.trainer.profile().workers

@@ -76,9 +76,10 @@ def _scalar(given: Spelled, annotation: Any, key: str) -> Any:
 def _annotation_under(annotation: Any, key: str) -> Any:
     for branch in branches(annotation):
         if isinstance(branch, type) and issubclass(branch, BaseModel):
-            fields = branch.model_fields.items()
-            # Unknown keys are refused later.
-            return next((f.annotation for name, f in fields if key in (name, *_aliases(f))), Any)
+            for name, field in branch.model_fields.items():
+                if key in (name, *_aliases(field)):
+                    return field.annotation
+    # Unknown keys are refused later.
     return _argument(annotation, (dict,), 1)
 
 

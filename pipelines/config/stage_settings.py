@@ -12,9 +12,11 @@ from switchyard.components.infra_validation.config import InfraValidationSetting
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
 from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, is_code, trainer_name
+from switchyard.components.training.huggingface import CODE, HuggingFaceModel
 from switchyard.components.training.names import COMMON_TO_TREES, FRAMEWORKS, NETWORKS, TREES
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.user_code.files import listed_files
+from switchyard.components.user_code.huggingface import model_snapshot, tokenizer_snapshot
 from switchyard.components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
@@ -58,10 +60,14 @@ def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
 
 
 def tokenizer_code(config: PipelineConfig, store: Path) -> UserCode | None:
-    """Returns the snapshot of the user's `build_tokenizer`, or None without one."""
-    if config.tokenizer is None:
+    """Returns the snapshot of `build_tokenizer`, the user's or that of a model folder's tokenizer, or None without one."""
+    given = config.tokenizer
+    if given is None:
         return None
-    return _snapshot(config, config.tokenizer.code, "build_tokenizer", store, key="tokenizer")
+    if given.huggingface:
+        key = "trainer.model.huggingface" if config.trainer.huggingface else "tokenizer.huggingface"
+        return tokenizer_snapshot(given.huggingface, given.columns, given.max_length, store, key=key)
+    return _snapshot(config, str(given.code), "build_tokenizer", store, key="tokenizer")
 
 
 def _snapshot(config: PipelineConfig, reference: str, function: str, store: Path, *, key: str) -> UserCode:
@@ -71,7 +77,7 @@ def _snapshot(config: PipelineConfig, reference: str, function: str, store: Path
 def code_paths(config: PipelineConfig) -> list[Path]:
     """Returns the user's files with preprocessing, tokenizer, models, losses, callbacks and metrics."""
     frameworks = config.trainer.frameworks
-    models = [config.trainer.model_for(f) for f in frameworks]
+    models = [config.trainer.model_file_for(f) for f in frameworks]
     losses = [loss for f in frameworks if (loss := config.trainer.loss_for(f)) and is_code(loss)]
     callbacks = [config.trainer.callbacks_for(f) for f in frameworks]
     tokenizer = config.tokenizer.code if config.tokenizer else None
@@ -106,7 +112,11 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         name = framework.rpartition(":")[2]
         taken = _snapshot(config, str(file_of(framework)), name, store, key="trainer.framework")
         framework = f"{taken.path}:{name}"
-    code = _snapshot(config, model, "build_model", store, key="trainer.model") if model else None
+    code: UserCode | None = None
+    if isinstance(model, HuggingFaceModel):
+        code = model_snapshot(CODE, model.huggingface, model.settings(), store, key="trainer.model.huggingface")
+    elif model:
+        code = _snapshot(config, model, "build_model", store, key="trainer.model")
     loss = trainer.loss_for(framework)
     loss_code = _snapshot(config, loss, "loss", store, key="trainer.loss") if loss and is_code(loss) else None
     callbacks = trainer.callbacks_for(framework)

@@ -22,6 +22,7 @@ from switchyard.components.errors import CancelledError, DataGateError, Switchya
 from switchyard.components.import_order import without_other_frameworks
 from switchyard.components.training.trainers import TRAINERS, check_installed
 from switchyard.components.training.workers.training_process import STAGES_OWN, TrainingServers
+from switchyard.components.user_code import huggingface
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import trainer_settings
 from switchyard.pipelines.preflight import check_inputs, check_signing
@@ -142,6 +143,8 @@ class MachineRunner(Runner[Program]):
         """Raises UserError if an extra that the run needs is not installed; what is compiled for a cluster needs its image's."""
         for framework in config.trainer.frameworks:
             check_installed(framework)
+        if config.tokenizer and config.tokenizer.huggingface:
+            huggingface.check_installed()
 
     def _check_environment(self, config: PipelineConfig) -> StageProcesses:
         """Returns the stage processes after the first one has checked the user's code and the devices."""

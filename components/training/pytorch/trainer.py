@@ -101,7 +101,7 @@ class PytorchTrainer(Trainer):
         if shard.first:
             model = self._build(request) if request.accelerator.shard_model else model
             load(model, ledger.best(CHECKPOINT), prefix="" if whole else "model.")
-            model = model.cpu().eval()
+            model = _for_export(model.cpu().eval())
             if request.build_model:
                 check_logits(model, request)
             export(model, request)
@@ -126,7 +126,7 @@ class PytorchTrainer(Trainer):
             check_logits(model.eval(), request)
             check_loss(model, request)
         with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
-            export(model, replace(request, export_dir=Path(folder)))
+            export(_for_export(model), replace(request, export_dir=Path(folder)))
             self.load_predictor(Path(folder))(placeholder_batch(request.spec, 3))
         model.train()
 
@@ -134,6 +134,18 @@ class PytorchTrainer(Trainer):
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
         return PytorchPredictor.load_predictor(export_dir)
+
+
+def _for_export(model: nn.Module) -> nn.Module:
+    """Returns what is exported: what `model.for_export()` returns, such as a copy with an adapter in its weights, or itself."""
+    merge = getattr(model, "for_export", None)
+    if not callable(merge):
+        return model
+    with blamed("trainer.model: for_export failed: ", folder_of(type(model))):
+        found = merge()
+    if not isinstance(found, nn.Module):
+        raise UserError(f"trainer.model: for_export must return a torch.nn.Module, received {type(found).__name__}.")
+    return found.eval()
 
 
 def _train(

@@ -20,7 +20,21 @@ from switchyard.components.training.names import COMMON_TO_TREES, TREE_PARAMETER
 from switchyard.components.user_code.loading import split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
-_PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "lightgbm", "kfp", "mlflow", "numpy", "pyarrow")
+_PACKAGES = (
+    "tfx",
+    "apache-beam",
+    "tensorflow",
+    "torch",
+    "lightning",
+    "keras",
+    "transformers",
+    "peft",
+    "lightgbm",
+    "kfp",
+    "mlflow",
+    "numpy",
+    "pyarrow",
+)
 # Without writing the index, which runs a hook, and without a repository's file monitor.
 _GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
 _RUNS = re.compile(r"filter\..+\.(clean|process)|remote\..+\.promisor|extensions\.partialclone", re.IGNORECASE)
@@ -68,7 +82,7 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
         # Tuned values differ by trainer and are not known yet; they are logged to the stages' runs.
         hyper = {k: v for k, v in hyper.items() if k not in config.tune.space}
     # What every trainer's model file replaces; a stage's run names the function.
-    files = [split_reference(m, "")[0] if (m := given.model_for(f)) else None for f in given.frameworks]
+    files = [split_reference(m, "")[0] if (m := given.model_file_for(f)) else None for f in given.frameworks]
     dropped = set.intersection(
         *({*replaced(hooks_in(file)), *(OF_OWN_TRAINING if may_train_itself(file) else ())} for file in files)
     )

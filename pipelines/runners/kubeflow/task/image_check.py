@@ -16,7 +16,19 @@ _MODULES = (
     "switchyard.pipelines.runners.kubeflow.task.node",
     "switchyard.pipelines.runners.local.preload",
 )
-_PACKAGES = ("switchyard", "tfx", "tensorflow", "torch", "torch_xla", "lightgbm", "libtpu", "mlflow", "kfp", "apache-beam")
+_PACKAGES = (
+    "switchyard",
+    "tfx",
+    "tensorflow",
+    "torch",
+    "torch_xla",
+    "transformers",
+    "lightgbm",
+    "libtpu",
+    "mlflow",
+    "kfp",
+    "apache-beam",
+)
 
 
 def main() -> int:
