@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from switchyard.components.errors import UserError
+from switchyard.pipelines.config.list_edit import edit_list
 from tests.command import REPOSITORY
 
 CONFIG = "name: trips  # ours\ndata: {path: rides.csv}\nlabel: tip\n"
@@ -99,3 +101,30 @@ def test_what_cannot_be_added_is_one_sentence_and_changes_nothing(switchyard, tm
     assert switchyard("add").returncode == 2
     assert installed(switchyard.site) == {}
     assert pipeline.read_text() == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("entries", "after"),
+    [
+        ("- a==1\n- b==1  # why b\n", "- a==1\n- b==2  # why b\n- c==3\n"),
+        ("  - b==1  # why b", "  - b==2  # why b\n  - c==3"),
+        ("[b==1]  # all\r\nlabel: y\r\n", "[b==2, c==3]  # all\r\nlabel: y\r\n"),
+    ],
+)
+def test_comments_and_line_ends_of_the_yaml_stay_and_a_link_to_it_stays_one(entries, after, tmp_path):
+    key = f"name: x\ndependencies:{' ' if entries[0] == '[' else chr(10)}"
+    file, link = tmp_path / "file.yaml", tmp_path / "link.yaml"
+    file.write_bytes((key + entries).encode())
+    link.symlink_to(file.name)
+    edit_list(link, "dependencies", {"b": "b==2", "c": "c==3"}, lambda text: text[0])
+    assert file.read_bytes().decode() == key + after
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("text", ["{name: x}", "---\nname: x\n...\n"])
+def test_a_yaml_that_cannot_be_extended_is_left_as_it_is_with_what_to_write(text, tmp_path):
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"write there dependencies: \[c==3\]"):
+        edit_list(file, "dependencies", {"c": "c==3"}, lambda text: text[0])
+    assert file.read_text() == text
