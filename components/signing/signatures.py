@@ -27,7 +27,7 @@ _NEXT = "None of its files was opened."
 
 
 def check_signer(config: SigningConfig) -> str:
-    """Returns the SHA-256 of the public key, after checking that the private key, and the certificate, can sign.
+    """Returns the SHA-256 of the public key and any certificates, after checking that the private key can sign with them.
 
     Raises:
         UserError: the extra is not installed, or the key, its password or the certificate cannot be used.
@@ -37,7 +37,8 @@ def check_signer(config: SigningConfig) -> str:
 
     key = serialization.load_pem_private_key(Path(config.key).read_bytes(), _password())
     public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(public).hexdigest()
+    certificates = (Path(file).read_bytes() for file in (config.certificate, *config.chain) if file)
+    return hashlib.sha256(b"".join([public, *certificates])).hexdigest()
 
 
 def sign(folder: Path, config: SigningConfig) -> str:

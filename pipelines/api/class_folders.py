@@ -14,8 +14,9 @@ from typing import Any
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.sources import ENDINGS, list_files
 from switchyard.components.text.visible import in_a_line
-from switchyard.components.values.images import FORMATS, fault
+from switchyard.components.values.images import FORMATS, MOST_BYTES, fault
 from switchyard.pipelines.config.data_name import name_of
+from switchyard.pipelines.config.document import is_text
 from switchyard.pipelines.workspace import Workspace, default_workspace
 
 COLUMN = "image"
@@ -43,7 +44,8 @@ def class_folders(data: Sequence[str], label: str, workspace: Path | None, tell:
     if len(data) != 1 or not os.path.isdir(data[0]):
         return None
     folder = Path(data[0])
-    files = [Path(file) for file in list_files(data, "--data").files]
+    listing = list_files(data, "--data")
+    files = [Path(file) for file in listing.files]
     endings = Counter(file.suffix.lower() for file in files)
     if any(ending in ENDINGS or ending in (".gz", ".bz2") for ending in endings):
         return None
@@ -61,6 +63,8 @@ def class_folders(data: Sequence[str], label: str, workspace: Path | None, tell:
     if other := [file.name for file in files if file.suffix.lower() not in PICTURES]:
         skipped = f"{len(other):,} of {len(files):,} files, no pictures ({', '.join(PICTURES)})"
         tell(f"warning: skipped {skipped}: {in_a_line(other[:5])}")
+    if empty := [os.path.basename(f) for f in listing.skipped if f.lower().endswith(PICTURES) and not _has_bytes(f)]:
+        tell(f"warning: skipped {len(empty):,} pictures without a byte, or links that lead nowhere: {in_a_line(empty[:5])}")
     name = name_of(data)
     place = Workspace((workspace if workspace is not None else default_workspace(None)).resolve())
     place.create()
@@ -68,8 +72,13 @@ def class_folders(data: Sequence[str], label: str, workspace: Path | None, tell:
     shape = _write(pictures, classes, label, target)
     counts = in_a_line([f"{of} {count:,}" for of, count in sorted(Counter(classes).items())[:10]])
     tell(f"{len(pictures):,} pictures, resized to {shape[0]} x {shape[1]} (data.columns.{COLUMN}.size): {counts}")
-    column = {"type": "image", "size": list(shape[:2]), "channels": shape[2]}
-    return {"name": name, "data": {"path": [str(target)], "columns": {COLUMN: column}}, "label": label}
+    # Folders may be called like a number or a missing value.
+    columns = {COLUMN: {"type": "image", "size": list(shape[:2]), "channels": shape[2]}, label: {"type": "text"}}
+    return {"name": name, "data": {"path": [str(target)], "columns": columns}, "label": label}
+
+
+def _has_bytes(file: str) -> bool:
+    return os.path.exists(file) and os.path.getsize(file) > 0
 
 
 def _classes(folder: Path, pictures: Sequence[Path]) -> list[str]:
@@ -82,6 +91,12 @@ def _classes(folder: Path, pictures: Sequence[Path]) -> list[str]:
         )
     classes = [parts[0] for parts in below]
     found = sorted(set(classes))
+    if wrong := [name for name in found if not is_text(name)]:
+        raise UserError(f"--data: the name of the folder {wrong[0]!r} is not UTF-8 text; rename it")
+    places: dict[str, Path] = {}
+    for picture in pictures:
+        if (first := places.setdefault(os.path.realpath(picture), picture)) != picture:
+            raise UserError(f"--data: {first} and {picture} are one picture, by a link; remove the link")
     if len(found) < 2:
         raise UserError(f"--data: {folder} holds one folder of pictures, {found[0]!r}; there must be one for each of two classes")
     if {name.lower() for name in found} <= _SPLITS:
@@ -105,7 +120,7 @@ def _write(pictures: Sequence[Path], classes: Sequence[str], label: str, target:
         with pq.ParquetWriter(new, schema) as writer:
             for start in range(0, len(pictures), _ROWS):
                 part = pictures[start : start + _ROWS]
-                images = [picture.read_bytes() for picture in part]
+                images = [_read(picture) for picture in part]
                 for width, height, mode in _headers(part, images):
                     sizes.append((height, width))
                     is_grey &= mode in ("L", "1", "I;16")
@@ -116,6 +131,12 @@ def _write(pictures: Sequence[Path], classes: Sequence[str], label: str, target:
             new.unlink()
     height, width = (min(_SIDE, int(statistics.median(side))) for side in zip(*sizes, strict=True))
     return height, width, 1 if is_grey else 3
+
+
+def _read(file: Path) -> bytes:
+    """Returns the bytes of a picture; of a larger file as many as tell that it is too large."""
+    with file.open("rb") as opened:
+        return opened.read(MOST_BYTES + 1)
 
 
 def _headers(files: Sequence[Path], images: Sequence[bytes]) -> Iterator[tuple[int, int, str]]:

@@ -1,6 +1,7 @@
 """A folder of pictures without a YAML: its folders are the classes, or one sentence says what to do."""
 
 import io
+import os
 
 import numpy as np
 import pandas as pd
@@ -35,15 +36,21 @@ def read(folder, label="animal"):
 
 def test_the_folders_of_pictures_are_the_classes(folder):
     (folder / "dogs" / "notes.md").write_text("of the dogs")
+    (folder / "dogs" / "3.png").touch()
+    (folder / "dogs" / "._1.png").write_bytes(b"of the desktop")
     document, told = read(folder)
     assert document["name"] == "pets"
     assert document["label"] == "animal"
-    assert document["data"]["columns"] == {"image": {"type": "image", "size": [9, 12], "channels": 3}}
+    assert document["data"]["columns"] == {
+        "image": {"type": "image", "size": [9, 12], "channels": 3},
+        "animal": {"type": "text"},  # also of folders that are called 1.5 or None
+    }
     rows = pd.read_parquet(document["data"]["path"][0])
     assert rows["animal"].tolist() == ["cats", "cats", "dogs", "dogs"]
     assert rows["image"][0] == (folder / "cats" / "1.png").read_bytes()
     assert told == [
         "warning: skipped 1 of 5 files, no pictures (.png, .jpg, .jpeg): notes.md",
+        "warning: skipped 1 pictures without a byte, or links that lead nowhere: 3.png",
         "4 pictures, resized to 9 x 12 (data.columns.image.size): cats 2, dogs 2",
     ]
     before = (folder.parent / "workspace" / "data" / "pets.parquet").read_bytes()
@@ -68,8 +75,13 @@ def test_large_pictures_are_made_smaller_and_grey_ones_stay_grey(folder):
             lambda root: ((root / "dogs").rename(root / "train"), (root / "cats").rename(root / "val")),
             r"the folders of .* are splits \(train, val\), not classes",
         ),
+        (lambda root: (root / "dogs" / "all").symlink_to(root), r"cats/1.png and .* are one picture, by a link; remove"),
+        (
+            lambda root: (root / "dogs").rename(root / os.fsdecode(b"d\xff")),
+            r"the folder 'd\\udcff' is not UTF-8 text; rename it",
+        ),
     ],
-    ids=["no class", "one class", "no picture", "texts", "splits"],
+    ids=["no class", "one class", "no picture", "texts", "splits", "a link to all", "no text"],
 )
 def test_another_layout_is_refused_with_what_to_do(change, reason, folder):
     change(folder)
