@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -209,8 +210,12 @@ def _check_key_stays(config: PipelineConfig, store: Path) -> None:
     key = Path(config.signing.key) if config.signing else None
     if key is None or not key.is_file():
         return
-    for copy in [f for f in store.rglob(key.name) if f.is_file() and f.read_bytes() == key.read_bytes()]:
-        copy.unlink()
+    content = key.read_bytes()
+    copies = [f for f in store.rglob("*") if f.name == key.name and f.is_file() and f.read_bytes() == content]
+    # Whole snapshots: without one of its files, a snapshot would be taken for a complete one by the next run.
+    for snapshot in {store / copy.relative_to(store).parts[0] for copy in copies}:
+        shutil.rmtree(snapshot)
+    if copies:
         raise UserError(f"signing.key: {key} is one of the files of your code (`files`, or named in it); move it elsewhere")
 
 

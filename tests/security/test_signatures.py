@@ -190,4 +190,8 @@ def test_the_check_of_a_key_tells_one_key_from_another_and_holds_nothing_of_it(t
     config = SigningConfig(key=str(keys[0]))
     assert check_signer(config) == check_signer(config)
     assert check_signer(config) != check_signer(SigningConfig(key=str(key_pair(tmp_path, "other")[0])))
+    certified = config.model_copy(update={"certificate": str(certificate(tmp_path, "own", keys[0]))})
+    before = check_signer(certified)
+    certificate(tmp_path, "own", keys[0])  # renewed, in the same file
+    assert len({check_signer(config), before, check_signer(certified)}) == 3
     assert "PRIVATE" not in sign(small_bundle(tmp_path, 1), config)

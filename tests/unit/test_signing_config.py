@@ -52,13 +52,15 @@ def test_a_key_inside_the_workspace_is_refused(configured, tmp_path, monkeypatch
 
 
 def test_a_key_that_travels_with_the_users_code_is_refused_and_its_copy_removed(configured, tmp_path):
-    (tmp_path / "k.pem").write_text("key")
+    (tmp_path / "k[1].pem").write_text("key")
     (tmp_path / "d.csv").write_text("x,y\n1,0\n")
     (tmp_path / "own.py").write_text("def preprocessing_fn(inputs):\n    return inputs\n")
-    config = configured("signing: k.pem\npreprocessing: own.py\nfiles: ['*.pem']")
-    with pytest.raises(UserError, match=r"signing\.key: .*k\.pem is one of the files of your code"):
-        preflight.check_code(config, tmp_path / "store")
-    assert list((tmp_path / "store").rglob("*.pem")) == []
+    (tmp_path / "model.py").write_text("def build_model(spec):\n    pass\n")
+    config = configured("signing: 'k[1].pem'\npreprocessing: own.py\ntrainer: {model: model.py}\nfiles: ['*.pem']")
+    for _ in range(2):  # a second time too
+        with pytest.raises(UserError, match=r"signing\.key: .*k\[1\]\.pem is one of the files of your code"):
+            preflight.check_code(config, tmp_path / "store")
+        assert list((tmp_path / "store").rglob("*.pem")) == []
 
 
 def test_kfp_docker_refuses_to_sign(configured, tmp_path):
