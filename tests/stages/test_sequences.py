@@ -107,6 +107,7 @@ def transformed(folder, rows, unusable=()):
     return {f.name: np.stack([row[f.name] for row in data]) for f in names}, {f.name: f for f in names}, output
 
 
+@pytest.mark.core
 def test_a_sequence_of_texts_becomes_indices_whose_padding_is_no_word(tmp_path):
     rows = [{"s": [1.0], "t": t, "x": [0.0]} for t in ([b"a", b"b", b"a", b"c"], [b"a"], [], [b"b", b"b", b"d"])]
     found, specs, output = transformed(str(tmp_path), rows)
