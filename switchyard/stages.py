@@ -25,6 +25,7 @@ CLASSES = {
     "RunReportArtifact": "switchyard.components.artifacts.RunReport",
     "Schema": "switchyard.components.data_gate.inferred_schema.InferredSchema",
     "SchemaExecutor": "switchyard.components.data_gate.inferred_schema.SchemaExecutor",
+    "StartingPointArtifact": "switchyard.components.artifacts.StartingPoint",
     "Statistics": "switchyard.components.data_gate.inferred_schema.FineStatistics",
     "StatisticsExecutor": "switchyard.components.data_gate.inferred_schema.StatisticsExecutor",
     "Training": "switchyard.components.training.component.Training",
@@ -33,6 +34,8 @@ CLASSES = {
     "TransformExecutor": "switchyard.components.transform.executor.Executor",
     "Tuning": "switchyard.components.tuning.component.Tuning",
     "TuningExecutor": "switchyard.components.tuning.executor.Executor",
+    "WarmStart": "switchyard.components.warm_start.component.WarmStart",
+    "WarmStartExecutor": "switchyard.components.warm_start.component.Executor",
     "preprocessing_fn": "switchyard.components.transform.preprocessing.preprocessing_fn",
 }
 _NAMES = {path: name for name, path in CLASSES.items()}
