@@ -17,9 +17,10 @@ from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.thresholds import check_settings
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import EMPTY
-from switchyard.components.ingest.scan import Scan, scan
+from switchyard.components.ingest.scan import Scan
 from switchyard.components.ingest.sources import find_files
 from switchyard.components.ingest.texts import first_texts, text_columns
+from switchyard.components.ingest.windowed import first_rows
 from switchyard.components.metrics import trained_names
 from switchyard.components.progress import say, warn
 from switchyard.components.signing.signatures import check_signer
@@ -62,7 +63,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
         DataGateError: the label has values that the reviewed schema lacks.
     """
     check_code(config, store)
-    found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
+    found = first_rows(input_spec(config), BadRows(config.data.max_bad_rows))
     columns = [n for n, t in found.types.items() if t.kind != EMPTY]
     if config.tokenizer and not config.preprocessing:
         _check_read(config, columns, text_columns(input_spec(config), found, config.tokenizer.columns))
@@ -70,6 +71,11 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
         if name not in found.types:
             raise UserError(
                 f"evaluation.slices: unknown column {name!r}.{did_you_mean(name, columns)} Columns: {in_a_line(columns)}."
+            )
+        if config.data.windows and found.types[name].is_list:
+            raise UserError(
+                f"evaluation.slices: {name!r} is a list of values in a window, so it has no value to slice by; name a text, or "
+                "list it in data.windows.static."
             )
     checks = config.validation
     if checks.schema_path:

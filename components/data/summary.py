@@ -46,8 +46,10 @@ class DatasetSummary:
         sample_weight: column with the weights of the rows, which is no feature; empty if all weigh the same.
         images: column of images -> (height, width, channels); these are `bytes_columns`, too.
         sequences: column of lists -> the `length` that they are padded or cut to, which values to `keep`, and any `pool`.
+        windows: how windows were made, see `KnownWindows`; None if rows stand for themselves.
         source: patterns that matched the files, as in the config; empty when an older Switchyard wrote the file.
-        keys: number of distinct values of `data.split_key` in the training split; None when rows are split individually.
+        keys: number of distinct values of `data.split_key` in the training split; None when rows are split individually;
+            for windows their number divided by their length, as neighbours share rows.
         csv: options of `data.csv` that differ from the defaults; CSVs with raw rows are parsed in the same way.
     """
 
@@ -78,6 +80,7 @@ class DatasetSummary:
     images: dict[str, list[int]] = field(default_factory=dict)
     sequences: dict[str, dict[str, Any]] = field(default_factory=dict)
     label_separator: str = ""
+    windows: dict[str, Any] | None = None
 
     @property
     def labels(self) -> list[str]:

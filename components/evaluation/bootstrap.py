@@ -38,6 +38,7 @@ class Rows:
         there: model -> rows that it can judge, bool (n,); all rows for models without an entry.
         targets: see `DatasetSummary.targets`.
         weights: sample weights, float64 (n,); None weighs all rows the same.
+        last: of windows, the label's last past value, float64 (n,).
     """
 
     task: str
@@ -46,6 +47,7 @@ class Rows:
     there: Mapping[str, np.ndarray] = field(default_factory=dict)
     targets: Sequence[str] = ()
     weights: np.ndarray | None = None
+    last: np.ndarray | None = None
 
     @property
     def each(self) -> np.ndarray:
@@ -66,7 +68,8 @@ class Rows:
             return self
         scores, there = ({m: values[rows] for m, values in by_model.items()} for by_model in (self.scores, self.there))
         weights = None if self.weights is None else self.weights[rows]
-        return replace(self, labels=self.labels[rows], scores=scores, there=there, weights=weights)
+        last = None if self.last is None else self.last[rows]
+        return replace(self, labels=self.labels[rows], scores=scores, there=there, weights=weights, last=last)
 
 
 def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:

@@ -28,7 +28,7 @@ from switchyard.components.evaluation.measuring import PREDICTIONS, Measuring
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
 from switchyard.components.evaluation.own_metrics import own_metrics, own_names, own_replicates
 from switchyard.components.evaluation.page import evaluation_html, models_table
-from switchyard.components.evaluation.predictions import beside
+from switchyard.components.evaluation.predictions import LAST, beside
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.row_plots import confusion_metrics, row_plots
 from switchyard.components.evaluation.tfma_config import WEIGHT
@@ -81,7 +81,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         check_labels(rows.labels[rows.each > 0], summary)
         if not settings.thresholds:
             settings = settings.model_copy(
-                update={"thresholds": default_thresholds(summary.task, rows.labels, summary.targets, rows.weights)}
+                update={"thresholds": default_thresholds(summary.task, rows.labels, summary.targets, rows.weights, rows.last)}
             )
         result = _result(output, models, measured, rows, settings, summary, baseline)
         result.save(output)
@@ -227,7 +227,8 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     there = {m: column.is_valid().to_numpy(zero_copy_only=False) for m, column in columns.items()}
     scores = {m: _scores(column, there[m]) for m, column in columns.items()}
     weights = table[WEIGHT].to_numpy() if summary.sample_weight else None
-    return Rows(summary.task, labels, scores, there, summary.targets, weights)
+    last = table[LAST].to_numpy() if summary.windows is not None else None
+    return Rows(summary.task, labels, scores, there, summary.targets, weights, last)
 
 
 def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:

@@ -72,6 +72,7 @@ class Measuring:
                     self._features,
                     several=TASKS[self.summary.task].wide_labels,
                     weighted=bool(self.summary.sample_weight),
+                    windows=self.summary.windows is not None,
                 ),
                 file_name_suffix=".parquet",
             )

@@ -24,6 +24,8 @@ from switchyard.components.training.workers.predicting import predictor_class
 
 _EPSILON = 1e-7
 ROWS = "rows"
+# Column of the rows of windows with the label's last past value.
+LAST = "last:label"
 
 
 class Predict(beam.DoFn):
@@ -64,6 +66,7 @@ class Predict(beam.DoFn):
         labels = np.stack(each, axis=1) if len(each) > 1 else each[0]
         weights = column_values(batch, summary.sample_weight, wide=False).astype(np.float64) if summary.sample_weight else None
         slices = {name: slice_column(batch, name) for name in self._slice_features}
+        last = last_values(batch, summary)
         scores, judged = {}, {}
         for name, bundle in self._bundles.items():
             if name == CHAMPION:
@@ -72,10 +75,19 @@ class Predict(beam.DoFn):
                     judged[name] = rows
             else:
                 scores[name] = _clipped(bundle.score_batch(batch), summary)
-        yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged, weights))
+        yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged, weights, last))
         for name in [n for n in scores if n != CHAMPION and self._partly]:
             scores[beside(name)], judged[beside(name)] = scores[name], judged[CHAMPION]
         yield Batch(labels, scores, slices, judged, weights)
+
+
+def last_values(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray | None:
+    """Returns the label's last past value of each window, float64 (B,); None if rows are no windows."""
+    if summary.windows is None:
+        return None
+    past = batch.column(summary.windows["settings"]["label"])
+    values: np.ndarray = past.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(batch.num_rows, -1)
+    return values[:, -1]
 
 
 def beside(name: str) -> str:
@@ -109,9 +121,14 @@ class Loaded(dict[str, BundleModel]):
 
 
 def rows_schema(
-    models: Sequence[str], slice_features: Sequence[str], *, several: bool = False, weighted: bool = False
+    models: Sequence[str],
+    slice_features: Sequence[str],
+    *,
+    several: bool = False,
+    weighted: bool = False,
+    windows: bool = False,
 ) -> pa.Schema:
-    """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text, any `WEIGHT`.
+    """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text, `WEIGHT`, `LAST`.
 
     `label` is a list if there are `several` columns, or with the query of a ranking.
 
@@ -120,7 +137,8 @@ def rows_schema(
     label = pa.list_(pa.float64()) if several else pa.float64()
     fields = [pa.field("label", label), *(pa.field(m, pa.list_(pa.float32())) for m in models)]
     fields += [pa.field(f"slice:{f}", pa.string()) for f in slice_features]
-    return pa.schema([*fields, *([pa.field(WEIGHT, pa.float64())] if weighted else [])])
+    fields += [pa.field(name, pa.float64()) for name, there in {WEIGHT: weighted, LAST: windows}.items() if there]
+    return pa.schema(fields)
 
 
 def _table(
@@ -129,6 +147,7 @@ def _table(
     slices: Mapping[str, SliceColumn],
     judged: Mapping[str, np.ndarray],
     weights: np.ndarray | None,
+    last: np.ndarray | None,
 ) -> pa.Table:
     several = labels.ndim > 1
     columns: dict[str, Any] = {"label": pa.array(list(labels) if several else labels)}
@@ -141,5 +160,7 @@ def _table(
     columns |= {f"slice:{name}": column.text() for name, column in slices.items()}
     if weights is not None:
         columns[WEIGHT] = pa.array(weights, pa.float64())
-    schema = rows_schema(list(scores), list(slices), several=several, weighted=weights is not None)
+    if last is not None:
+        columns[LAST] = pa.array(last, pa.float64())
+    schema = rows_schema(list(scores), list(slices), several=several, weighted=weights is not None, windows=last is not None)
     return pa.table(columns, schema=schema)

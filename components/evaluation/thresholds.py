@@ -49,7 +49,9 @@ def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[st
             )
 
 
-def default_thresholds(task: str, labels: Any, targets: Sequence[str] = (), weights: Any = None) -> dict[str, Threshold]:
+def default_thresholds(
+    task: str, labels: Any, targets: Sequence[str] = (), weights: Any = None, last: Any = None
+) -> dict[str, Threshold]:
     """Returns the trivial predictor's performance as threshold: AUC 0.5, the majority class's share, the label's variance.
 
     Args:
@@ -57,11 +59,12 @@ def default_thresholds(task: str, labels: Any, targets: Sequence[str] = (), weig
         labels: encoded labels of the held-out split, NumPy (n,).
         targets: see `DatasetSummary.targets`.
         weights: sample weights, NumPy (n,); None weighs all rows the same.
+        last: see `Rows`.
     """
     from switchyard.components.evaluation.bootstrap import unit_weights, weighted_metrics
     from switchyard.components.evaluation.trivial import trivial_scores
 
     metric = PRIMARY[task]
-    scores = trivial_scores(task, labels, metric, targets, weights)
+    scores = trivial_scores(task, labels, metric, targets, weights, last)
     value = float(weighted_metrics(task, labels, scores, targets)[metric](unit_weights(task, labels, weights)))
     return {metric: Threshold(lower_bound=value) if direction(metric) > 0 else Threshold(upper_bound=value)}

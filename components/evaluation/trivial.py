@@ -1,4 +1,7 @@
-"""The trivial predictor, which uses the label's distribution and no feature; every champion must significantly beat it."""
+"""The trivial predictor, which uses the label alone and no feature; every champion must significantly beat it.
+
+Its scores are constant over all rows; those of windows repeat the label's last past value where that is better.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,11 @@ class Trivial:
     @classmethod
     def of(cls, rows: Rows, metric: str) -> Trivial:
         """Returns the trivial predictor measured on the rows; `metric` decides between models."""
-        scores = trivial_scores(rows.task, rows.labels, metric, rows.targets, rows.weights)
+        scores = trivial_scores(rows.task, rows.labels, metric, rows.targets, rows.weights, rows.last)
         known = weighted_metrics(rows.task, rows.labels, scores, rows.targets)
         chosen = metric if metric in known and metric != "recall" else PRIMARY[rows.task]
         if chosen != metric:
-            scores = trivial_scores(rows.task, rows.labels, chosen, rows.targets, rows.weights)
+            scores = trivial_scores(rows.task, rows.labels, chosen, rows.targets, rows.weights, rows.last)
         of_units = unit_weights(rows.task, rows.labels, rows.weights)
         value = float(weighted_metrics(rows.task, rows.labels, scores, rows.targets)[chosen](of_units))
         its_rows = Rows(rows.task, rows.labels, {_NAME: scores}, targets=rows.targets, weights=rows.weights)
@@ -69,14 +72,27 @@ class Trivial:
 
 
 def trivial_scores(
-    task: str, labels: np.ndarray, metric: str, targets: Sequence[str] = (), weights: np.ndarray | None = None
+    task: str,
+    labels: np.ndarray,
+    metric: str,
+    targets: Sequence[str] = (),
+    weights: np.ndarray | None = None,
+    last: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns the best scores by a metric among those that are constant over all rows, float64 (n, outputs).
+    """Returns the best scores by a metric among those that are constant over all rows, and `last`, float64 (n, outputs).
 
     In float64, as float32 would lose the differences of large labels.
     """
     best = np.asarray(_BEST[task](labels, metric, targets, weights), dtype=np.float64)
-    return np.tile(best.clip(_EPSILON, 1 - _EPSILON) if TASKS[task].has_probabilities else best, (len(labels), 1))
+    same = np.tile(best.clip(_EPSILON, 1 - _EPSILON) if TASKS[task].has_probabilities else best, (len(labels), 1))
+    if last is None:
+        return same
+    repeated = np.tile(last.astype(np.float64)[:, np.newaxis], (1, same.shape[1]))
+    of_units, losses = unit_weights(task, labels, weights), []
+    for scores in (same, repeated):
+        measured = weighted_metrics(task, labels, scores, targets)
+        losses.append(-direction(metric) * float(measured[metric if metric in measured else PRIMARY[task]](of_units)))
+    return repeated if losses[1] < losses[0] else same
 
 
 def _binary(labels: np.ndarray, metric: str, targets: Sequence[str], weights: np.ndarray | None) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictInt, field_validator, model_validator
 
 from switchyard.components.config import LARGEST, Names, Number, Section
+from switchyard.components.tasks import MULTIOUTPUT
 
 # Height or width of an image in pixels.
 ImageSide = Annotated[StrictInt, Field(ge=1, le=4096)]
@@ -130,6 +131,64 @@ class CsvConfig(Section):
         return self
 
 
+class WindowsConfig(Section):
+    """Windows over time series: each row of a forecast is made of consecutive rows of one series of a long table.
+
+    With these windows the weights of `data.splits` are shares of time, in the order in which they are written.
+
+    Attributes:
+        order: column that orders the rows of a series: dates, timestamps or whole numbers; no feature.
+        group: column that names the series of a row, and a feature unless `data.exclude` lists it. Default: one series.
+        past: number of rows whose values are known.
+        future: number of rows after them whose label is predicted, at least 2: the labels are `<label>_1`, `<label>_2`, ….
+        known: columns of numbers whose future values are known ahead, such as holidays: their next values become the list
+            `<column>_ahead`, and `predict` needs rows with them.
+        static: columns of numbers of which the last past row's value is a feature in place of the list of past values. Texts,
+            dates and times always are.
+        gaps: what to do where a row does not follow the one before by the usual step, or a number is missing: `refuse` ends the
+            run, `drop` leaves out the windows there, and `ignore` takes rows as consecutive (months, working days), though
+            windows with a missing number are left out.
+    """
+
+    order: str
+    past: Annotated[StrictInt, Field(ge=1, le=65_536)]
+    future: Annotated[StrictInt, Field(ge=2, le=1000)]
+    group: str | None = None
+    known: Names = ()
+    static: Names = ()
+    gaps: Literal["refuse", "drop", "ignore"] = "refuse"
+
+    @model_validator(mode="after")
+    def _check(self) -> WindowsConfig:
+        roles = {"group": [self.group] if self.group else [], "known": self.known, "static": self.static}
+        for role, names in roles.items():
+            if self.order in names:
+                raise ValueError(f"{role}: {self.order!r} is the order of the rows; name another column")
+            if role != "group" and self.group in names:
+                raise ValueError(f"{role}: {self.group!r} is the group, which is a feature anyway; remove it")
+        if both := sorted(set(self.known) & set(self.static)):
+            raise ValueError(f"known and static both list {both[0]!r}; remove it from one of the two")
+        return self
+
+    def check(self, label: str | tuple[str, ...], task: str, exclude: tuple[str, ...]) -> None:
+        """Checks other keys of the config against the windows.
+
+        Raises:
+            ValueError: one of them does not fit.
+        """
+        if not isinstance(label, str):
+            raise ValueError(f"label: windows forecast one column, received {list(label)}; name one")
+        if task != MULTIOUTPUT:
+            raise ValueError(f"task: data.windows makes the labels of a multioutput task, received {task}; set multioutput")
+        taken = {"order": [self.order], "group": [self.group], "known": self.known, "static": self.static}
+        if wrong := [key for key, names in taken.items() if label in names]:
+            raise ValueError(f"data.windows.{wrong[0]}: {label!r} is the label; name another column")
+        if label in exclude:
+            raise ValueError(f"data.exclude: lists the label {label!r}; a label cannot be excluded")
+        if unread := sorted({*self.known, *self.static} & set(exclude)):
+            raise ValueError(f"data.exclude: lists {unread[0]!r}, which data.windows reads; remove it from one of the two")
+
+
 class DataConfig(Section):
     """Where the examples come from and how they are split.
 
@@ -153,6 +212,7 @@ class DataConfig(Section):
             example `|`. Without it such texts are JSON lists.
         max_float32_loss: largest share of distinct values in a column of fractions that may collapse when stored as float32;
             above it the run fails. Whole numbers are kept as integers instead.
+        windows: windows over time series, the rows of a forecast (`task: multioutput`); `null`: each row stands for itself.
         csv: CSV dialect.
         columns: column to declared type. The type of other columns is inferred from all their values.
     """
@@ -166,6 +226,7 @@ class DataConfig(Section):
     missing_values: Names | None = None
     label_separator: str | None = None
     max_float32_loss: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    windows: WindowsConfig | None = None
     csv: CsvConfig = CsvConfig()
     columns: dict[str, ColumnConfig] = Field(default_factory=dict)
 
@@ -201,4 +262,18 @@ class DataConfig(Section):
             raise ValueError("split_key has no effect when splits are separate inputs; remove it")
         if not paths and not self.path:
             raise ValueError("path is missing: a file, a glob or a list of them")
+        if self.windows:
+            self._check_windows()
         return self
+
+    def _check_windows(self) -> None:
+        if self.split_paths:
+            raise ValueError("windows: are split by time, received splits by path; give path, and weights as splits")
+        if self.split_key:
+            raise ValueError(f"split_key: windows are split by time, received {self.split_key!r}; remove it")
+        names = list(self.splits)
+        if names[0] != "train" or ("test" in names and names[-1] != "test"):
+            raise ValueError(f"splits: with windows these are periods in order, 'train' first and 'test' last, received {names}")
+        for name, column in self.columns.items():
+            if column.type in ("image", "sequence"):
+                raise ValueError(f"columns: {name!r} has the type {column.type}, which windows cannot hold; list it in exclude")

@@ -25,6 +25,7 @@ from switchyard.components.ingest.keys import key_hashes
 from switchyard.components.ingest.labels import ZERO_OR_ONE, class_column, zero_or_one
 from switchyard.components.ingest.scan import InputSpec, Scan, read_batches, scan
 from switchyard.components.ingest.typed import MisfitError, TypedColumns
+from switchyard.components.ingest.windowed import Windowed, windowed
 from switchyard.components.ingest.writer import SplitWriter, assign, row_hashes, take
 from switchyard.components.progress import say, warn
 from switchyard.components.text.visible import in_a_line
@@ -42,11 +43,16 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Raises UserError for any problem with the data."""
-        spec = input_spec(exec_properties).with_folders()
+        given = input_spec(exec_properties).with_folders()
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        bad = BadRows(spec.max_bad_rows)
-        found = scan(spec, bad)
-        spec = replace(spec, targets=found.targets)  # listed classes are known from here on
+        bad = BadRows(given.max_bad_rows)
+        with windowed(given, bad) as read:
+            self._ingest(given, read, bad, examples, exec_properties["fingerprint"])
+
+    def _ingest(self, given: InputSpec, read: Windowed, bad: BadRows, examples: Any, fingerprint: str) -> None:
+        """Scans what is read, writes the splits and their summary; `given` is the input as configured."""
+        found = scan(read.spec, bad)
+        spec = replace(read.spec, targets=found.targets)  # listed classes are known from here on
         splits = list(spec.split_paths or spec.weights)
         typed = TypedColumns(found.types, spec.missing_values or (), (*spec.labels, *spec.images))
         written = _write(spec, found, typed, examples.uri, splits, bad)
@@ -61,7 +67,7 @@ class Executor(base_executor.BaseExecutor):
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
             warn(f"skipped columns without any value: {in_a_line(empty)}")
-        for note in [*found.notes, *typed.notes()]:
+        for note in dict.fromkeys([*read.notes, *found.notes, *typed.notes()]):
             warn(note)
         if found.missing_keys:
             warn(
@@ -73,8 +79,8 @@ class Executor(base_executor.BaseExecutor):
         examples.split_names = artifact_utils.encode_split_names(splits)
         examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
         DatasetSummary(
-            fingerprint=exec_properties["fingerprint"],
-            files=[f for group in spec.files().values() for f in group],
+            fingerprint=fingerprint,
+            files=[f for group in given.files().values() for f in group],
             columns={n: f"{'list of ' * t.is_list}{t.kind}" for n, t in found.types.items() if t.kind != EMPTY},
             missing=typed.missing,
             rows=rows,
@@ -90,12 +96,13 @@ class Executor(base_executor.BaseExecutor):
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
             counts=typed.counts,
-            csv=dict(spec.csv),
-            keys=written.keys,
+            csv=dict(given.csv),
+            keys=written.keys if read.keys is None else read.keys,
+            windows=read.known.as_dict() if read.known else None,
             bytes_columns=sorted({*typed.bytes_columns, *spec.images}),
             sequences={n: dict(how) for n, how in spec.sequences.items() if found.types[n].kind != EMPTY},
             images={name: list(shape) for name, shape in spec.images.items()},
-            source=spec.patterns,
+            source=given.patterns,
             targets=list(spec.targets),
             label_separator=spec.label_separator,
             group=spec.group,

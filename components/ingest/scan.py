@@ -61,6 +61,7 @@ class InputSpec:
         images: column of images -> (height, width, channels); `columns` declares it as text.
         sequences: column of lists -> `length`, `keep` and any `pool`, see `ColumnConfig`.
         label_separator: separator of class names in a label column that lists them as text.
+        windows: arguments of `WindowSettings`; the files then hold a long table, see `switchyard.components.ingest.windowed`.
     """
 
     path: Sequence[str]
@@ -83,6 +84,7 @@ class InputSpec:
     images: Mapping[str, Sequence[int]] = field(default_factory=dict)
     sequences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     label_separator: str = ""
+    windows: Mapping[str, Any] | None = None
 
     @property
     def labels(self) -> list[str]:

@@ -55,6 +55,7 @@ class BatchJob:
         missing_values: texts that mean "missing", in addition to those of the training data.
         max_bad_rows: maximum bad rows of a file before the job fails; None disables the limit.
         typed: whether numeric columns of a CSV are written as numbers instead of texts.
+        written: columns of the input that are written; None: all.
     """
 
     model: str
@@ -64,6 +65,7 @@ class BatchJob:
     missing_values: tuple[str, ...]
     max_bad_rows: int | None
     typed: bool = False
+    written: tuple[str, ...] | None = None
 
 
 def predict_files(job: BatchJob, beam_arguments: Sequence[str]) -> None:
@@ -134,6 +136,8 @@ class _PredictFile(beam.DoFn):
             batch = plain_numbers(batch, loaded.numbers, loaded.csv)
         typed = self._job.typed and self._job.kinds[path] == "csv"
         table, bad = predict_batch(loaded.bundle, loaded.features, batch, with_images(batch, loaded.images, path), typed=typed)
+        if (written := self._job.written) is not None:
+            table = table.drop_columns([n for n in batch.schema.names if n not in written])
         samples = [{"file": path, "row": before + i, "reason": why} for i, why in sorted(bad.items())]
         _write_text(part.with_name(part.name + BAD), samples, len(samples))
         draft = part.with_suffix(f".{os.getpid()}.tmp")

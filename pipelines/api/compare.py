@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -200,6 +201,8 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
     from switchyard.components.ingest.sources import find_files, format_of
 
     summary = DatasetSummary.load(str(training_data(model)))
+    if summary.windows is not None:
+        return _read_windows(data, summary)
     options = CsvOptions.of(summary.csv)
     frames = []
     for file in find_files([str(data)], "--data"):
@@ -212,6 +215,20 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
         raise StageError(f"{data}: no rows.")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return rows
+
+
+def _read_windows(data: Path, summary: DatasetSummary) -> pd.DataFrame:
+    """Returns the windows of a long table whose labels are known."""
+    import pandas as pd
+
+    from switchyard.components.ingest.sources import find_files, format_of
+    from switchyard.components.prediction.windows import write_labelled_windows
+
+    kinds = {file: format_of(file, "auto") for file in find_files([str(data)], "--data")}
+    with tempfile.TemporaryDirectory(prefix="switchyard-windows-") as folder:
+        path = Path(folder) / "windows.parquet"
+        write_labelled_windows(summary, kinds, path)
+        return pd.read_parquet(path)
 
 
 def _encoded(frame: pd.DataFrame, info: BundleInfo, classes: Sequence[Any], group: str | None, data: Path) -> np.ndarray:

@@ -8,9 +8,9 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import pandas as pd
 from rich.console import Console
@@ -31,6 +31,9 @@ from switchyard.pipelines.api.texts_argument import as_texts
 from switchyard.pipelines.config.beam import FLINK, BeamConfig
 from switchyard.pipelines.runners.local.flink import find_jar
 from switchyard.pipelines.terminal.output import progress_console, quiet
+
+if TYPE_CHECKING:
+    from switchyard.components.prediction.files import BatchJob
 
 # Suffix of the file beside the output with the reasons why rows have no prediction.
 BAD = ".bad.jsonl"
@@ -225,10 +228,13 @@ def _predict_files(
     kinds = {f: format_of(f, wanted.input_format) for f in found.files}
     parts = output.with_name(f"{output.name}.parts")
     with open_model(model, tracking_uri, workspace, trust=trust, verify=verify) as opened, _shown_progress(console):
-        _prepare(parts, _plan(opened.folder, kinds, kind, wanted), fresh=wanted.fresh)
+        summary = DatasetSummary.load(str(training_data(opened.folder)))
+        _prepare(parts, _plan(opened.folder, summary, kinds, kind, wanted), fresh=wanted.fresh)
         job = BatchJob(
             str(opened.folder), opened.digest, kinds, str(parts), wanted.missing_values, wanted.max_bad_rows, typed=kind != "csv"
         )
+        if summary.windows is not None:
+            job = _of_windows(job, summary)
         with removed_when_refused(parts), _named_when_full(parts), quiet(parts / "log"):
             try:
                 predict_files(job, beam)
@@ -261,12 +267,29 @@ def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:
     return (*arguments, f"--flink_job_server_jar={find_jar(BeamConfig(runner=FLINK))}")
 
 
-def _plan(folder: Path, kinds: dict[str, str], kind: str, wanted: _Files) -> str:
+def _of_windows(job: BatchJob, summary: DatasetSummary) -> BatchJob:
+    """Returns the job for the last window of each series of the files, which are written beside the parts."""
+    from switchyard.components.prediction.windows import write_last_windows
+
+    parts = Path(job.parts)
+    file = parts / "windows.parquet"
+    found = write_last_windows(summary, job.kinds, job.missing_values, file)
+    if job.max_bad_rows is not None and len(found.refused) > job.max_bad_rows:
+        raise ArgumentError(
+            "max_bad_rows",
+            f"{len(found.refused)} rows and series cannot be predicted, {job.max_bad_rows} are allowed. The first of them: "
+            f"{found.refused[0]['reason']}",
+        )
+    lines = "".join(f"{json.dumps(line)}\n" for line in found.refused)
+    (parts / f"windows{BAD}").write_text(lines, encoding="utf-8")
+    return replace(job, kinds={str(file): "parquet"}, written=found.written)
+
+
+def _plan(folder: Path, summary: DatasetSummary, kinds: dict[str, str], kind: str, wanted: _Files) -> str:
     """Returns the inputs of the parts as JSON: parts with another plan are not resumed."""
     bundle = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         bundle.update(str(file.relative_to(folder)).encode() + file.read_bytes())
-    summary = DatasetSummary.load(str(training_data(folder)))
     missing = (*summary.missing_values, *wanted.missing_values)
     images = image_files(summary.images, kinds, CsvOptions.of(summary.csv), missing)
     plan = {"model": bundle.hexdigest(), "input": fingerprint_with_images(list(kinds), images), "kinds": list(kinds.values())}

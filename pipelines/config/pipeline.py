@@ -13,6 +13,7 @@ import yaml
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from switchyard.components.config import Names, Section
+from switchyard.components.data.windows import future_names
 from switchyard.components.data_gate.config import ValidationConfig
 from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.infra_validation.config import InfraValidationConfig
@@ -113,8 +114,8 @@ class PipelineConfig(Section):
             letter. Without a YAML it is derived from the data: `rides.csv` is `rides`, `churn/*.csv` is `churn`,
             `fraud/part-*.csv` is `fraud_part`, `churn/data/train.csv` is `churn_data_train`.
         data: the examples.
-        label: column to predict; of `multioutput` and `multilabel` a list of at least two. Of `multilabel` also one column that
-            lists the classes of each row.
+        label: column to predict; of `multioutput` (without `data.windows`) and `multilabel` a list of at least two. Of
+            `multilabel` also one column that lists the classes of each row.
         task: `auto` infers binary, multiclass or regression from the first 20,000 labels. Set
             here only are `quantile`, `multioutput` (several quantities), `multilabel` (several classes per row) and
             `ranking` (relevance, from 0 to 31).
@@ -170,7 +171,9 @@ class PipelineConfig(Section):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label columns."""
+        """The label columns; those of windows are named by `future_names`."""
+        if self.data.windows:
+            return tuple(future_names(str(self.label), self.data.windows.future))
         return (self.label,) if isinstance(self.label, str) else self.label
 
     @property
@@ -244,6 +247,7 @@ class PipelineConfig(Section):
             model = self.trainer.huggingface
             self.tokenizer.check(model.huggingface if model else None, own_preprocessing=self.preprocessing is not None)
         self._check_losses()
+        self._check_windows()
         self._check_labels()
         self._check_group()
         self._check_weight()
@@ -297,6 +301,16 @@ class PipelineConfig(Section):
             raise ValueError(f"label: a {self.task} task has at least two columns, all different, received {list(self.labels)}")
         if not isinstance(self.label, str) and self.task not in several:
             raise ValueError(f"label: {list(self.label)} is a list; set task to {' or '.join(several)}, or give one column")
+
+    def _check_windows(self) -> None:
+        windows = self.data.windows
+        if windows is None:
+            return
+        windows.check(self.label, self.task, self.data.exclude)
+        if self.trainer.sample_weight is not None:
+            raise ValueError("trainer.sample_weight: all windows weigh the same; remove it, or remove data.windows")
+        if self.tokenizer is not None:
+            raise ValueError("tokenizer: reads rows as they are in the files, not windows; remove it, or remove data.windows")
 
     def _check_group(self) -> None:
         grouped = self.task in TASKS and TASKS[self.task].groups

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.errors import UserError
@@ -50,7 +51,16 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         sequences={name: column.sequence for name, column in data.columns.items() if column.length},
         csv=data.csv.model_dump(exclude_defaults=True),
         label_separator=data.label_separator or "",
+        windows=_windows(config),
     )
+
+
+def _windows(config: PipelineConfig) -> dict[str, Any] | None:
+    """Returns the arguments of `WindowSettings` as plain data."""
+    windows = config.data.windows
+    if windows is None:
+        return None
+    return {**windows.model_dump(mode="json", exclude_defaults=True), "label": config.label, "splits": list(config.data.splits)}
 
 
 def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
