@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictInt, field_validator, model_validator
@@ -180,7 +181,8 @@ class WindowsConfig(Section):
             raise ValueError(f"label: windows forecast one column, received {list(label)}; name one")
         if task != MULTIOUTPUT:
             raise ValueError(f"task: data.windows makes the labels of a multioutput task, received {task}; set multioutput")
-        taken = {"order": [self.order], "group": [self.group], "known": self.known, "static": self.static}
+        taken: dict[str, Collection[str | None]] = {"order": [self.order], "group": [self.group]}
+        taken |= {"known": self.known, "static": self.static}
         if wrong := [key for key, names in taken.items() if label in names]:
             raise ValueError(f"data.windows.{wrong[0]}: {label!r} is the label; name another column")
         if label in exclude:

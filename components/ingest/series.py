@@ -100,7 +100,9 @@ class Series:
     def breaks(self, step: int | None) -> np.ndarray:
         """Returns whether each row does not follow the row before, bool (n,); `step` None: all rows of a group follow."""
         found = np.diff(self.groups, prepend=-1) != 0
-        return found if step is None else found | (np.diff(self.order, prepend=0) != step)
+        if step is not None:
+            found |= np.diff(self.order, prepend=0) != step
+        return np.asarray(found)
 
     def missing(self, columns: Collection[str]) -> np.ndarray:
         """Returns whether each row lacks a value of one of the columns, bool (n,)."""
@@ -132,7 +134,7 @@ class Completeness:
     def complete(self, first: np.ndarray, settings: WindowSettings) -> np.ndarray:
         """Returns whether no number is missing in the window that starts at each of the rows `first`, bool (m,)."""
         ahead = self._none(self.ahead, first + settings.past, settings.future)
-        return self._none(self.past, first, settings.past) & ahead
+        return np.asarray(self._none(self.past, first, settings.past) & ahead)
 
     def _none(self, mask: np.ndarray, first: np.ndarray, rows: int) -> np.ndarray:
         total = np.concatenate([[0], np.cumsum(mask)])

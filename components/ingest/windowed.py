@@ -103,9 +103,10 @@ def roles_of(types: Mapping[str, ColumnType], settings: WindowSettings, excluded
     Raises:
         UserError: a configured column does not exist, or a column has a type that windows cannot hold.
     """
-    named = {"order": [settings.order], "group": [settings.group], "known": settings.known, "static": settings.static}
+    named: dict[str, Sequence[str]] = {"order": [settings.order], "group": [settings.group] if settings.group else []}
+    named |= {"known": settings.known, "static": settings.static}
     for key, names in named.items():
-        for name in (n for n in names if n is not None):
+        for name in names:
             if name not in types:
                 raise UserError(
                     f"data.windows.{key}: unknown column {name!r}.{did_you_mean(name, types)} Columns: {in_a_line(types)}."
@@ -121,14 +122,14 @@ def roles_of(types: Mapping[str, ColumnType], settings: WindowSettings, excluded
         raise UserError(
             f"data.windows: {lists[0]!r} holds lists, which windows cannot hold. Exclude it: data.exclude: [{lists[0]}]."
         )
-    if not is_partial and (empty := sorted({settings.group, *settings.known, *settings.static} - {None} - used.keys())):
+    if not is_partial and (empty := sorted({n for names in named.values() for n in names} - used.keys())):
         raise UserError(f"data.windows: column {empty[0]!r} has no value in any row; fix the data, or choose another column.")
     numbers = {n for n, t in used.items() if t.kind in (INTEGER, FLOAT, EMPTY) and t.meaning in (*_NUMBERS, EMPTY)}
     for key in ("known", "static"):
         for name in named[key]:
             if name not in numbers:
                 raise UserError(
-                    f"data.windows.{key}: {name!r} holds values of type {used[str(name)].meaning}, and it must be a number."
+                    f"data.windows.{key}: {name!r} holds values of type {used[name].meaning}, and it must be a number."
                 )
     others = [n for n in used if n != settings.order and not (n == settings.group and n in excluded)]
     past = [n for n in others if n in numbers and n not in (settings.group, *settings.static)]
