@@ -4,7 +4,7 @@ The data are hourly sales of shops, made by seed: `python -m benchmarks.by_hand.
 
     data:
       path: sales.csv
-      windows: {order: hour, group: shop, past: 48, future: 12}
+      windows: {order: hour, group: shop, past: 24, future: 12}
     label: sales
     task: multioutput
 
@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from benchmarks.by_hand.network import fit
 
-PAST, FUTURE, HOURS = 48, 12, 24 * 120
+PAST, FUTURE, HOURS = 24, 12, 24 * 120
 SHOPS = ["airport", "centre", "harbour", "station"]
 SHARES = {"train": 0.7, "eval": 0.1, "test": 0.2}
 
