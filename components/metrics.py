@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION, TASKS
+from switchyard.components.tasks import BINARY, CUSTOM, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION, TASKS
 
 # Means over rows. TFMA's own multiclass accuracy and loss need one-hot labels, or have keys that thresholds do not match.
 ROW_ACCURACY, ROW_LOSS, ROW_COVERAGE, ROW_ERROR = "__accuracy", "__loss", "__coverage", "__mae"
@@ -95,6 +95,7 @@ METRICS = (
             MULTIOUTPUT: _row_mean(ROW_LOSS, "mean squared error, mean of the labels"),
             MULTILABEL: _row_mean(ROW_LOSS, "cross-entropy, mean of the labels"),
             RANKING: _row_mean(ROW_LOSS, "listwise cross-entropy, mean of the queries"),
+            CUSTOM: Formula("", "your loss, in training only"),
         },
         interval=True,
         primary=(REGRESSION, QUANTILE, MULTIOUTPUT),

@@ -7,12 +7,13 @@ trivial scores, which are keyed by the task's name. All other code reads this ta
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 BINARY, MULTICLASS, REGRESSION, QUANTILE = "binary", "multiclass", "regression", "quantile"
-MULTIOUTPUT, MULTILABEL, RANKING = "multioutput", "multilabel", "ranking"
+MULTIOUTPUT, MULTILABEL, RANKING, CUSTOM = "multioutput", "multilabel", "ranking", "custom"
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 
 
@@ -27,6 +28,7 @@ class Task:
         score: name of a score, or its prefix if there are several.
         targets: what a score is of, if a model has several that are no classes: a `quantile`, or a `label` column of its own.
         groups: whether rows are compared within a group, the value of the config's `group`.
+        own_shape: whether the output has a shape of its own, the config's `trainer.output_shape`; the score is one column of it.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Task:
     score: str
     targets: Literal["", "quantile", "label"] = ""
     groups: bool = False
+    own_shape: bool = False
 
     @property
     def has_classes(self) -> bool:
@@ -61,8 +64,8 @@ class Task:
 
     @property
     def wide_labels(self) -> bool:
-        """Whether trainers receive several values per row as the label: those of several columns, or what groups the rows."""
-        return self.has_labels or self.groups
+        """Whether trainers may receive several values per row as the label: several columns, a list, or what groups the rows."""
+        return self.has_labels or self.groups or self.own_shape
 
     def fits(self, classes: int) -> bool:
         """Returns whether a label of the task may have this number of classes."""
@@ -79,6 +82,14 @@ class Task:
         except ValueError:
             return False
         return bool(targets) and all(low < high for low, high in itertools.pairwise(quantiles))
+
+    def fits_shape(self, shape: Sequence[int]) -> bool:
+        """Returns whether a model of the task may have this shape of its own of a row's output; () is none."""
+        return bool(shape) == self.own_shape and all(size >= 1 for size in shape)
+
+    def outputs(self, classes: Sequence[Any], targets: Sequence[str] = (), shape: Sequence[int] = ()) -> int:
+        """Returns the number of scores of a row: of an output with a shape of its own all of its numbers."""
+        return math.prod(shape) if self.own_shape else len(self.score_names(classes, targets))
 
     def score_names(self, classes: Sequence[Any], targets: Sequence[str] = ()) -> list[str]:
         """Returns the names of the scores, in the order of the model's outputs.
@@ -110,6 +121,7 @@ TASKS = {
         Task(MULTIOUTPUT, None, "identity", "prediction", targets="label"),
         Task(MULTILABEL, None, "sigmoid", "probability", targets="label"),
         Task(RANKING, None, "identity", "score", groups=True),
+        Task(CUSTOM, None, "identity", "prediction", own_shape=True),
     )
 }
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from switchyard.components.data.class_order import ordered, usual_positive
 from switchyard.components.data_gate.label_check import check_label_values
 from switchyard.components.errors import DataGateError, UserError, did_you_mean, first_line
-from switchyard.components.evaluation.own_metrics import own_names
+from switchyard.components.evaluation.metrics_trial import trial_rows
+from switchyard.components.evaluation.own_metrics import own_names, try_metrics
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.thresholds import check_settings
 from switchyard.components.ingest.bad_rows import BadRows
@@ -28,10 +29,11 @@ from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.config import TrainerSettings, is_code
-from switchyard.components.training.hooks import check_hooks
+from switchyard.components.training.hooks import check_hooks, hooks_in, may_train_itself
 from switchyard.components.training.huggingface import HuggingFaceModel
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
+from switchyard.components.training.names import LOSSES, NETWORKS
 from switchyard.components.training.trainers import boosts_trees
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 from switchyard.components.user_code.dependencies import check_installed
@@ -163,7 +165,11 @@ def _check_hooks(config: PipelineConfig) -> None:
 
 def _check_losses(config: PipelineConfig, task: str) -> None:
     for framework in config.trainer.frameworks:
-        name = config.trainer.loss_for(framework)
+        name, model = config.trainer.loss_for(framework), config.trainer.model_file_for(framework)
+        file = split_reference(model, "")[0] if model else None
+        own = framework not in NETWORKS or "build_loss" in hooks_in(file) or may_train_itself(file)
+        if name is None and own and not LOSSES[task]:
+            continue
         if name is None or not is_code(name):
             name = named_loss(task, name).name
         searched = config.tune is not None and "label_smoothing" in config.tune.space
@@ -225,14 +231,18 @@ def _check_key_stays(config: PipelineConfig, store: Path) -> None:
         raise UserError(f"signing.key: {key} is one of the files of your code (`files`, or named in it); move it elsewhere")
 
 
-def check_code_loads(config: PipelineConfig, store: Path) -> None:
-    """Imports the user's code. Raises UserError for a file that cannot be imported or lacks its function."""
+def check_code_loads(config: PipelineConfig, store: Path, *, data: bool = True) -> None:
+    """Imports the user's code, and calls the user's metrics on rows of the `data` if this machine can read it.
+
+    Raises:
+        UserError: a file cannot be imported or lacks its function, or a metric fails.
+    """
     code = (preprocessing_code(config, store), tokenizer_code(config, store))
     settings = [trainer_settings(config, store, f) for f in config.trainer.frameworks]
     for found in (*code, *(c for s in settings for c in (s.code, s.loss_code, s.callbacks_code))):
         if found:
             found.load()
-    _load_metrics(config, store)
+    _load_metrics(config, store, data=data)
 
 
 def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
@@ -272,10 +282,12 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
     return names
 
 
-def _load_metrics(config: PipelineConfig, store: Path) -> None:
+def _load_metrics(config: PipelineConfig, store: Path, *, data: bool = True) -> None:
     if metrics := evaluation_settings(config, store).metrics:
         for name in own_names(metrics):
             load_function(metrics, name)
+        if data:
+            try_metrics(metrics, trial_rows(input_spec(config)))
 
 
 def _check_tokenizer(config: PipelineConfig, store: Path) -> None:

@@ -66,10 +66,22 @@ class ChampionFit:
             return f"it predicts {info.label!r}, the label is {summary.label!r}"
         if info.targets != summary.targets:
             return f"it predicts the {TASKS[info.task].targets}s {_listed(info.targets)}, wanted are {_listed(summary.targets)}"
+        return self._other_output or self._other_columns
+
+    @property
+    def _other_output(self) -> str:
+        info, summary = self._info, self._summary
+        if info.output_shape != summary.output_shape:
+            return f"its output has the shape {info.output_shape}, wanted is {summary.output_shape}"
         common = sum(i is not None for i in self._index)
         # With a single common class the quality of a model cannot be measured.
         if summary.classes and common < 2:
             return f"its classes are {_listed(info.classes)}, the data has {_listed(summary.classes)}"
+        return ""
+
+    @property
+    def _other_columns(self) -> str:
+        info, summary = self._info, self._summary
         for feature in info.features:
             if feature.name not in summary.columns and feature.width is not None:
                 return f"it needs the column {feature.name!r}, which is not in the data"
@@ -78,8 +90,7 @@ class ChampionFit:
     @property
     def outputs(self) -> int:
         """Number of scores per row in `aligned`."""
-        names = TASKS[self._summary.task].score_names(self._summary.classes, self._summary.targets)
-        return len(names) + (bool(self._foreign) if self._summary.task == MULTICLASS else 0)
+        return self._summary.outputs + (bool(self._foreign) if self._summary.task == MULTICLASS else 0)
 
     def take(self, batch: pa.RecordBatch) -> Taken:
         """Returns the rows of a batch of examples that the champion can judge."""

@@ -76,6 +76,7 @@ class BundleInfo:
         user_code: whether the user's code made the transform graph or the model.
         tokenizer: whether the bundle's `tokenizer/` replaces the transformed texts, see `components.user_code.tokenizer`.
         sample_weight: column with the weights of the training rows, which is no input; empty without weights.
+        output_shape: see `DatasetSummary.output_shape`.
     """
 
     framework: str
@@ -89,15 +90,21 @@ class BundleInfo:
     targets: list[str] = field(default_factory=list)
     tokenizer: bool = False
     sample_weight: str = ""
+    output_shape: list[int] = field(default_factory=list)
 
     @property
     def labels(self) -> list[str]:
-        """The label columns."""
-        return list(self.targets) if TASKS[self.task].has_labels else [self.label]
+        """The label columns; none of a model that was trained without a label."""
+        return list(self.targets) if TASKS[self.task].has_labels else [self.label] * bool(self.label)
+
+    @property
+    def outputs(self) -> int:
+        """Number of scores of a row."""
+        return TASKS[self.task].outputs(self.classes, self.targets, self.output_shape)
 
     @property
     def score_names(self) -> list[str]:
-        """Names of the scores, in the order of the model's outputs."""
+        """Names of the columns of scores, in the order of the model's outputs; of a custom task one column has all of them."""
         return TASKS[self.task].score_names(self.classes, self.targets)
 
     @property
@@ -183,12 +190,19 @@ class BundleModel:
 
     def table(self, scores: np.ndarray, index: Any = None) -> pd.DataFrame:
         """Returns scores (see `scores`) as a DataFrame of prediction columns."""
-        return pd.DataFrame(format_predictions(self.info, scores), index=index)
+        columns = format_predictions(self.info, scores)
+        return pd.DataFrame({n: list(v) if v.ndim > 1 else v for n, v in columns.items()}, index=index)
 
 
 def format_predictions(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns scores (see `BundleModel.scores`) as prediction columns: name -> values (B,), probabilities as float64."""
+    """Returns scores (see `BundleModel.scores`) as prediction columns: name -> values (B,), probabilities as float64.
+
+    The one column of a custom task is (B, *output_shape), or (B,) of an output of one number.
+    """
     names = info.score_names
+    if info.output_shape:
+        shape = info.output_shape if info.outputs > 1 else []
+        return {names[0]: scores.reshape(-1, *shape).astype("float64")}
     columns: dict[str, np.ndarray] = {name: scores[:, i].astype("float64") for i, name in enumerate(names)}
     if not info.classes:
         choices = TASKS[info.task].choices(info.targets)
@@ -298,8 +312,11 @@ def _problem(info: BundleInfo) -> str:
     one_kind = (kinds <= {str} or kinds <= {int}) and len(set(info.classes)) == len(info.classes)
     if not (task and task.fits(len(info.classes)) and one_kind):
         return f"the task {info.task[:20]!r} has the classes {str(info.classes)[:60]}"
-    if not task.fits_targets(info.targets):
-        return f"the task {info.task[:20]!r} has the targets {str(info.targets)[:60]}"
+    if not (task.fits_targets(info.targets) and task.fits_shape(info.output_shape)):
+        what = (
+            f"targets {str(info.targets)[:60]}" if not task.fits_targets(info.targets) else f"shape {str(info.output_shape)[:60]}"
+        )
+        return f"the task {info.task[:20]!r} has the {what}"
     return ""
 
 

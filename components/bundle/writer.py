@@ -146,7 +146,10 @@ def signature(info: BundleInfo) -> ModelSignature:
             kind = AnyType()
         inputs.append(ColSpec(Array(kind) if (f.width or 1) > 1 or f.is_list else kind, f.name, required=f.width is not None))
     choices = TASKS[info.task].choices(info.targets)
-    outputs = [*(ColSpec(DataType.long, n) for n in choices), *(ColSpec(DataType.double, n) for n in info.score_names)]
+    score: Any = DataType.double
+    for _ in info.output_shape if info.outputs > 1 else ():
+        score = Array(score)
+    outputs = [*(ColSpec(DataType.long, n) for n in choices), *(ColSpec(score, n) for n in info.score_names)]
     if info.classes:
         kind = DataType.string if isinstance(info.classes[0], str) else DataType.long
         outputs.insert(0, ColSpec(kind, "prediction"))

@@ -28,7 +28,8 @@ class DatasetSummary:
         bad_rows: number of dropped rows.
         bad_row_samples: a few of them: file, reason, row.
         empty_columns: columns without any value; they are not written.
-        label: name of the label column, which may list the targets; of several, their names joined by commas.
+        label: name of the label column, which may list the targets; of several, their names joined by commas; empty without a
+            label.
         task: name of a task.
         classes: label values in the order of their class index (the positive class of a binary task is the last,
             others are sorted), empty for a regression.
@@ -44,6 +45,8 @@ class DatasetSummary:
         bytes_columns: text columns with a value that is not UTF-8.
         label_separator: separator of class names in a label column that lists them as text.
         sample_weight: column with the weights of the rows, which is no feature; empty if all weigh the same.
+        output_shape: of a custom task the shape of a row's output; empty for the other tasks.
+        label_shape: of a custom task the shape in which a row's label is passed on; empty of a number, and for the other tasks.
         images: column of images -> (height, width, channels); these are `bytes_columns`, too.
         sequences: column of lists -> the `length` that they are padded or cut to, which values to `keep`, and any `pool`.
         windows: how windows were made, see `KnownWindows`; None if rows stand for themselves.
@@ -81,11 +84,23 @@ class DatasetSummary:
     sequences: dict[str, dict[str, Any]] = field(default_factory=dict)
     label_separator: str = ""
     windows: dict[str, Any] | None = None
+    output_shape: list[int] = field(default_factory=list)
+    label_shape: list[int] = field(default_factory=list)
 
     @property
     def labels(self) -> list[str]:
-        """The label columns."""
-        return list(self.targets) if TASKS[self.task].has_labels else [self.label]
+        """The label columns; none of data without a label."""
+        return list(self.targets) if TASKS[self.task].has_labels else [self.label] * bool(self.label)
+
+    @property
+    def about(self) -> str:
+        """What a model of the data is about, for headings: the label, or all columns without one."""
+        return self.label or "rows without a label"
+
+    @property
+    def outputs(self) -> int:
+        """Number of scores of a row."""
+        return TASKS[self.task].outputs(self.classes, self.targets, self.output_shape)
 
     @property
     def no_features(self) -> list[str]:

@@ -47,8 +47,8 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
         order = "" if what else _order(present, kind, meaning, has_classes=bool(summary.classes))
         if not what and not order:
             continue
-        labels = (sample[label].loc[present.index] for label in summary.labels)
-        share = max(explained(present, label, has_classes=bool(summary.classes)) for label in labels)
+        labels = (sample[label].loc[present.index] for label in summary.labels if label in sample)
+        share = max((explained(present, label, has_classes=bool(summary.classes)) for label in labels), default=0.0)
         counted = f"{present.nunique():,} different values in {len(present):,} rows"
         limit = settings.leakage.max_id_information if what else settings.leakage.max_information
         if share > limit:

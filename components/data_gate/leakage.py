@@ -147,7 +147,8 @@ def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
 
 
 def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: float) -> list[Finding]:
-    every = [_codes(sample[n], numeric=not summary.classes) for n in summary.labels]
+    # Labels that are lists are not in the sample.
+    every = [_codes(sample[n], numeric=not summary.classes) for n in summary.labels if n in sample]
     labels = [codes for codes in every if _entropy(np.bincount(codes)) > 0]
     if not labels:
         return []

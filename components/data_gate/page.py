@@ -25,14 +25,14 @@ class DataPart:
 def data_report(data: DataPart) -> str:
     """Returns the page on the data alone, with distributions when the gate stopped the run: no other page shows them then."""
     sections = _gate_sections(data) if data.verdict.passed else data_sections(data)
-    return render(f"Data for {data.summary.label}", subtitle(data.summary), sections)
+    return render(f"Data for {data.summary.about}", subtitle(data.summary), sections)
 
 
 def subtitle(summary: DatasetSummary) -> str:
     """Returns the subtitle of a page about this data."""
     rows = ", ".join(f"{n:,} {split}" for split, n in summary.rows.items())
     positive = "" if summary.positive_class is None else f", positive class {summary.positive_class}"
-    return f"{summary.task} on {summary.label}{positive}; examples: {rows}; data {summary.fingerprint[:12]}"
+    return f"{summary.task} on {summary.about}{positive}; examples: {rows}; data {summary.fingerprint[:12]}"
 
 
 def data_sections(data: DataPart) -> list[dict[str, Any]]:

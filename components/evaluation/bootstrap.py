@@ -33,12 +33,14 @@ class Rows:
     Attributes:
         task: name of a task.
         labels: class index, or value for a regression; float64 (n,), (n, labels) of several columns, or (n, 2) of a ranking:
-            the relevance and the query, see `ranking.query_codes`.
+            the relevance and the query, see `ranking.query_codes`; (n, numbers) of a custom task, (n, 0) without a label.
         scores: model -> probabilities, or values for a regression; float32 (n, outputs); NaN where a champion cannot judge a row.
         there: model -> rows that it can judge, bool (n,); all rows for models without an entry.
         targets: see `DatasetSummary.targets`.
         weights: sample weights, float64 (n,); None weighs all rows the same.
         last: of windows, the label's last past value, float64 (n,).
+        output_shape: see `DatasetSummary.output_shape`.
+        label_shape: see `DatasetSummary.label_shape`.
     """
 
     task: str
@@ -48,6 +50,8 @@ class Rows:
     targets: Sequence[str] = ()
     weights: np.ndarray | None = None
     last: np.ndarray | None = None
+    output_shape: Sequence[int] = ()
+    label_shape: Sequence[int] = ()
 
     @property
     def each(self) -> np.ndarray:
@@ -84,6 +88,8 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
     functions = {m: weighted_metrics(rows.task, rows.labels, s, rows.targets) for m, s in rows.scores.items()}
     if metrics is not None:
         functions = {m: {name: f[name] for name in metrics} for m, f in functions.items()}
+    if not any(functions.values()):
+        return {model: {} for model in functions}
     found = {m: {name: np.empty(count) for name in f} for m, f in functions.items()}
     start = 0
     for drawn in draws(n, count):

@@ -42,7 +42,7 @@ class Improvement(Section):
 
     Attributes:
         metric: metric that decides between candidate and champion, and between candidates. Default: `auc` (binary), `accuracy`
-            (multiclass), `loss` (regression, quantile). A metric of your own needs `better`.
+            (multiclass), `loss` (regression, quantile); a custom task has none. A metric of your own needs `better`.
         better: of a metric of your own (`evaluation.metrics`), which values are better: `higher` or `lower`.
         minimum: required improvement, in the metric's unit and better direction.
         confidence: confidence of the paired bootstrap: a one-sided bound above `minimum` against the champion, the two-sided
@@ -65,14 +65,17 @@ class EvaluationConfig(Section):
     """The model gate: slices, thresholds and the comparison with the champion.
 
     Whatever the settings, a model becomes champion only if it is significantly better than the trivial predictor, which uses only
-    the label's distribution and no feature: AUC 0.5, the majority class's accuracy, the mean's MSE, the label's quantiles.
+    the label's distribution and no feature: AUC 0.5, the majority class's accuracy, the mean's MSE, the label's quantiles. A
+    custom task has none, and needs a bound on the deciding metric in `thresholds` in its place.
 
     Attributes:
         slices: columns, or lists of columns, to slice by.
         metrics: `file.py` with metrics of your own: each function `metric(labels, scores)` returns a number for NumPy labels
             (n,), int64 class indices or float64, and scores (n, outputs): the positive class's probability, the classes',
-            the value, or the quantiles'. NaN is an undefined metric, which fails its thresholds. A function with a third
-            parameter `weights` receives the sample weights (n,), 1 without `trainer.sample_weight`.
+            the value, or the quantiles'; in a custom task labels (n, *label_shape), None without a label, and scores
+            (n, *output_shape). Each is tried on a few rows before the run. NaN is an undefined metric, which fails its
+            thresholds. A function with a third parameter `weights` receives the sample weights (n,), 1 without
+            `trainer.sample_weight`.
         thresholds: metric to bounds. Default: at least as good as the trivial predictor.
         improvement: required improvement over the champion; with `null` any model that passes the thresholds and is significantly
             better than the trivial predictor replaces the champion without a comparison.

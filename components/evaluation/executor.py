@@ -38,7 +38,7 @@ from switchyard.components.evaluation.trivial import Trivial
 from switchyard.components.metrics import PRIMARY
 from switchyard.components.metrics import names as metric_names
 from switchyard.components.progress import say, warn
-from switchyard.components.tasks import MULTILABEL, RANKING
+from switchyard.components.tasks import MULTILABEL, RANKING, TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import digest_of
@@ -131,7 +131,7 @@ def _result(
         settings,
         metric,
         samples,
-        Trivial.of(rows, metric),
+        None if TASKS[summary.task].own_shape else Trivial.of(rows, metric),
         same,
         standing,
         baseline.model_uri,
@@ -158,11 +158,17 @@ def _result(
         compared_rows=int(rows.judged(CHAMPION).sum()) if same else 0,
         not_compared=not_compared,
         standing_champion=baseline.version,
-        notes=[*([baseline.note] if same else []), *partly],
+        notes=[*([baseline.note] if same else []), *partly, *_without_trivial(summary.task, metric)],
         positive_class=None if summary.positive_class is None else str(summary.positive_class),
         positive_by=summary.positive_by,
         champion_origin=baseline.origin,
     )
+
+
+def _without_trivial(task: str, metric: str) -> list[str]:
+    if not TASKS[task].own_shape:
+        return []
+    return [f"a {task} task has no trivial predictor: the bound on {metric} in evaluation.thresholds takes its place"]
 
 
 def _replicates(rows: Rows, metric: str, own: str | None) -> dict[str, dict[str, np.ndarray]]:
@@ -222,13 +228,16 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     files = sorted(glob.glob(os.path.join(glob.escape(output), PREDICTIONS, "*.parquet")))
     table = pa.concat_tables([pa.parquet.read_table(f) for f in files])
     column = table["label"].combine_chunks()
-    labels = column.flatten().to_numpy().reshape(len(column), -1) if pa.types.is_list(column.type) else column.to_numpy()
+    labels = column.flatten().to_numpy() if pa.types.is_list(column.type) else column.to_numpy()
+    if pa.types.is_list(column.type):
+        labels = labels.reshape(len(column), len(labels) // max(1, len(column)))
     columns = {m: table[m].combine_chunks() for m in models}
     there = {m: column.is_valid().to_numpy(zero_copy_only=False) for m, column in columns.items()}
     scores = {m: _scores(column, there[m]) for m, column in columns.items()}
     weights = table[WEIGHT].to_numpy() if summary.sample_weight else None
     last = table[LAST].to_numpy() if summary.windows is not None else None
-    return Rows(summary.task, labels, scores, there, summary.targets, weights, last)
+    shapes = {"output_shape": summary.output_shape, "label_shape": summary.label_shape}
+    return Rows(summary.task, labels, scores, there, summary.targets, weights, last, **shapes)
 
 
 def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ def judge(
     settings: EvaluationConfig,
     metric: str,
     samples: Replicates,
-    trivial: Trivial,
+    trivial: Trivial | None,
     same: SameRows | None = None,
     not_compared: str = "",
     champion_uri: str = "",
@@ -53,7 +53,8 @@ def judge(
         settings: `thresholds`, `improvement`, `incomparable_champion`, `min_slice_examples`.
         metric: metric that decides between models.
         samples: replicates of the candidates, see `bootstrap.replicates`.
-        trivial: trivial predictor, which a promoted candidate must significantly beat.
+        trivial: trivial predictor, which a promoted candidate must significantly beat; None in a custom task, where the bound
+            on the deciding metric takes its place.
         same: champion and candidates on the same rows; None if there is no champion or it cannot be compared.
         not_compared: reason why an existing champion cannot be compared; empty if it can, or if there is none.
         champion_uri: URI of the artifact that the champion was registered from; a candidate with this URI is the champion.
@@ -89,14 +90,16 @@ def _not_promotable(
     settings: EvaluationConfig,
     metric: str,
     samples: Replicates,
-    trivial: Trivial,
+    trivial: Trivial | None,
     same: SameRows | None,
     not_compared: str,
 ) -> list[str]:
     """Returns the reasons against promotion other than the candidate's own thresholds, one sentence each."""
     wanted = settings.improvement
     confidence = wanted.confidence if wanted else DEFAULT_CONFIDENCE
-    found = [trivial.not_better(model, samples.get(model.name, {}).get(trivial.metric), confidence)]
+    found = []
+    if trivial:
+        found.append(trivial.not_better(model, samples.get(model.name, {}).get(trivial.metric), confidence))
     compares = wanted or any(t.min_change is not None for t in settings.thresholds.values())
     if not_compared and compares and settings.incomparable_champion == "keep":
         found.append(not_compared)

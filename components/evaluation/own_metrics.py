@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +54,33 @@ def own_metrics(file: str | None, rows: Rows, model: str) -> Mapping[str, float]
     found: dict[str, float] = {}
     if not np.isfinite(scores).all():
         return found
+    for name, value in _values(file, rows, labels, scores):
+        if math.isfinite(value):
+            found[name] = value
+        else:
+            warn(f"{_KEY}: {name} of {model} is undefined: the function returned {value}")
+    return found
+
+
+def try_metrics(file: str | None, rows: Rows) -> None:
+    """Calls the user's metrics on a few rows, so that their errors appear before the run; raises UserError as `own_metrics`."""
+    for model in rows.scores:
+        for _ in _values(file, rows, *_arrays(rows, model), " on a few rows with the outputs of an untrained model"):
+            pass
+
+
+def _values(
+    file: str | None, rows: Rows, labels: np.ndarray | None, scores: np.ndarray, where: str = ""
+) -> Iterator[tuple[str, float]]:
     for name in own_names(file):
         function, weighted = _function(file, name)
         if rows.weights is not None and not weighted:
             warn(f"{_KEY}: {name} has no parameter `weights`, so it weighs all rows the same, unlike the other metrics")
-        with blamed(f"{_KEY}: {name} failed: ", folder_of(function)):
-            value = function(labels.copy(), scores.copy(), **({"weights": rows.each.copy()} if weighted else {}))
+        with blamed(f"{_KEY}: {name} failed{where}: ", folder_of(function)):
+            value = function(_copied(labels), scores.copy(), **({"weights": rows.each.copy()} if weighted else {}))
         if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number) or np.iscomplexobj(value):
             raise UserError(f"{_KEY}: {name} must return a number, received {type(value).__name__}")
-        if math.isfinite(value):
-            found[name] = float(value)
-        else:
-            warn(f"{_KEY}: {name} of {model} is undefined: the function returned {float(value)}")
-    return found
+        yield name, float(value)
 
 
 def own_replicates(file: str, name: str, rows: Rows) -> dict[str, np.ndarray]:
@@ -96,8 +110,8 @@ def own_replicates(file: str, name: str, rows: Rows) -> dict[str, np.ndarray]:
         chosen, copy = (slice(None), None) if by_weight else _drawn(times[group])
         weights = {"weights": times * rows.each if by_weight else rows.each[chosen]} if weighted else {}
         for model, (labels, scores) in arrays.items():
-            its = labels[chosen].copy()
-            if grouped:  # a query that is drawn twice is two queries
+            its = None if labels is None else labels[chosen].copy()
+            if grouped and its is not None:  # a query that is drawn twice is two queries
                 its[:, 1] = group[chosen] + copy * n
             found[model].append(_value(function, its, scores[chosen].copy(), weights))
     return {model: np.asarray(values) for model, values in found.items()}
@@ -110,7 +124,13 @@ def _drawn(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.arange(len(rows)) - first[rows]
 
 
-def _value(function: Callable[..., Any], labels: np.ndarray, scores: np.ndarray, weights: Mapping[str, np.ndarray]) -> float:
+def _copied(labels: np.ndarray | None) -> np.ndarray | None:
+    return None if labels is None else labels.copy()
+
+
+def _value(
+    function: Callable[..., Any], labels: np.ndarray | None, scores: np.ndarray, weights: Mapping[str, np.ndarray]
+) -> float:
     try:
         value = float(function(labels, scores, **{name: values.copy() for name, values in weights.items()}))
     except Exception:  # undefined on these rows, for example the area under a curve of one class
@@ -118,9 +138,12 @@ def _value(function: Callable[..., Any], labels: np.ndarray, scores: np.ndarray,
     return value if math.isfinite(value) else math.nan
 
 
-def _arrays(rows: Rows, model: str) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(rows: Rows, model: str) -> tuple[np.ndarray | None, np.ndarray]:
     """Returns labels and scores as the user's functions receive them."""
     task = TASKS[rows.task]
+    if task.own_shape:
+        labels = rows.labels.reshape(-1, *rows.label_shape) if rows.labels.shape[1] else None
+        return labels, rows.scores[model].reshape(-1, *rows.output_shape)
     labels = rows.labels.astype(np.int64) if task.has_classes or task.has_probabilities else rows.labels
     return labels, rows.scores[model][:, : min(each.shape[1] for each in rows.scores.values())]
 

@@ -19,7 +19,7 @@ def evaluation_html(result: Evaluation, summary: DatasetSummary) -> str:
     """Returns the page as HTML."""
     sections = [verdict_section(result), *evaluation_sections(result, summary)]
     return render(
-        f"Evaluation on {summary.label}", f"{summary.task}, {result.rows:,} examples of the split {result.split}", sections
+        f"Evaluation on {summary.about}", f"{summary.task}, {result.rows:,} examples of the split {result.split}", sections
     )
 
 

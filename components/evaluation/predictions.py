@@ -19,6 +19,7 @@ from switchyard.components.evaluation.ranking import query_codes
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.slices import SliceColumn, slice_column
 from switchyard.components.evaluation.tfma_config import WEIGHT
+from switchyard.components.ingest.number_lists import wide_labels
 from switchyard.components.tasks import TASKS
 from switchyard.components.training.workers.predicting import predictor_class
 
@@ -61,9 +62,7 @@ class Predict(beam.DoFn):
     def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
         """Yields one `Batch` and one table."""
         summary = self._summary
-        each = [encode_labels(column_values(batch, n, wide=False), summary.classes) for n in summary.labels]
-        each += [query_codes(batch.column(summary.group), summary.missing_values)] if summary.group else []
-        labels = np.stack(each, axis=1) if len(each) > 1 else each[0]
+        labels = _labels(batch, summary)
         weights = column_values(batch, summary.sample_weight, wide=False).astype(np.float64) if summary.sample_weight else None
         slices = {name: slice_column(batch, name) for name in self._slice_features}
         last = last_values(batch, summary)
@@ -88,6 +87,15 @@ def last_values(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray | 
     past = batch.column(summary.windows["settings"]["label"])
     values: np.ndarray = past.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(batch.num_rows, -1)
     return values[:, -1]
+
+
+def _labels(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
+    """Returns the labels of examples, see `bootstrap.Rows`."""
+    if TASKS[summary.task].own_shape:
+        return wide_labels(batch, summary.labels)
+    each = [encode_labels(column_values(batch, n, wide=False), summary.classes) for n in summary.labels]
+    each += [query_codes(batch.column(summary.group), summary.missing_values)] if summary.group else []
+    return np.stack(each, axis=1) if len(each) > 1 else each[0]
 
 
 def beside(name: str) -> str:
@@ -130,7 +138,7 @@ def rows_schema(
 ) -> pa.Schema:
     """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text, `WEIGHT`, `LAST`.
 
-    `label` is a list if there are `several` columns, or with the query of a ranking.
+    `label` is a list if there are `several` columns, of a custom task, or with the query of a ranking.
 
     The champion's list is null for a row that it cannot judge.
     """

@@ -133,7 +133,7 @@ class Evaluation:
     @property
     def slice_metric(self) -> str:
         """The metric by which slices are compared: the deciding one, or the task's own if that is the user's, of all rows."""
-        return self.metric if base(self.metric) in DIRECTION else PRIMARY[self.task]
+        return self.metric if base(self.metric) in DIRECTION else PRIMARY.get(self.task, self.metric)
 
     @property
     def positive(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from switchyard.components.tasks import MULTILABEL, MULTIOUTPUT, QUANTILE
+from switchyard.components.tasks import CUSTOM, MULTILABEL, MULTIOUTPUT, QUANTILE
 
 
 def pinball(labels: np.ndarray, scores: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
@@ -52,6 +52,7 @@ def _each(values: Mapping[str, np.ndarray], targets: Sequence[str]) -> dict[str,
 # Task -> function from labels (n,) or (n, labels), scores (n, outputs) and targets to metric -> values of the rows, float64 (n,).
 ROW_VALUES: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[str]], dict[str, np.ndarray]]] = {
     QUANTILE: _quantile,
+    CUSTOM: lambda labels, scores, targets: {},
     MULTIOUTPUT: _multioutput,
     MULTILABEL: _multilabel,
 }

@@ -20,6 +20,7 @@ PLOTS = {
     "multioutput": (),
     "multilabel": (),
     "ranking": (),
+    "custom": (),
 }
 
 

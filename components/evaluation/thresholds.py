@@ -9,11 +9,14 @@ from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.config import EvaluationConfig, Threshold
 from switchyard.components.evaluation.own_metrics import own_names
 from switchyard.components.metrics import PRIMARY, direction, names
+from switchyard.components.tasks import TASKS
 
 
 def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[str] = ()) -> None:
     """Raises UserError for thresholds or an improvement metric that the task's metrics do not support."""
     own = own_names(evaluation.metrics)
+    if TASKS[task].own_shape:
+        _check_custom(evaluation)
     thresholds, allowed = evaluation.thresholds, [*names(task, targets=targets), *own]
     for name in thresholds:
         if name not in allowed:
@@ -47,6 +50,27 @@ def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[st
                 f"evaluation.thresholds.{name}.min_change: {name!r} has no direction, so no change is an improvement. "
                 f"Allowed with min_change: {', '.join(directed)}."
             )
+
+
+def _check_custom(evaluation: EvaluationConfig) -> None:
+    """Raises UserError unless a metric of the user's decides, with a bound in place of the trivial predictor."""
+    improvement = evaluation.improvement
+    if evaluation.metrics is None:
+        raise UserError(
+            "evaluation.metrics: a custom task has no metrics of its own; give a file with functions metric(labels, scores)"
+        )
+    if improvement is None or improvement.metric is None:
+        raise UserError(
+            "evaluation.improvement.metric: a custom task needs the metric of yours that decides between models; set it, and "
+            "evaluation.improvement.better"
+        )
+    bounds = evaluation.thresholds.get(improvement.metric)
+    bound = "upper_bound" if improvement.better == "lower" else "lower_bound"
+    if bounds is None or getattr(bounds, bound) is None:
+        raise UserError(
+            f"evaluation.thresholds.{improvement.metric}.{bound}: is missing; a custom task has no trivial predictor that a "
+            "model must beat, so this bound takes its place: set the value of a useless model, or what is good enough"
+        )
 
 
 def default_thresholds(

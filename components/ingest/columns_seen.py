@@ -41,12 +41,14 @@ class ColumnsSeen:
     Attributes:
         listed: classes that a label column lists.
         with_lists: columns that hold a list somewhere.
+        lengths: numbers of values in the label of a custom task.
     """
 
     def __init__(self, spec: InputSpec, *, peek: bool) -> None:
         self.types: dict[str, ColumnType] = {}
         self.present: dict[str, int] = {}
-        names = [] if spec.lists_classes else spec.labels
+        names = [] if spec.lists_classes or spec.output_shape else spec.labels
+        self.lengths: set[int] = set()
         ranged = spec.group is not None
         self.labels = {n: LabelValues(n, is_text=spec.columns.get(n) == TEXT, ranged=ranged) for n in names}
         self.listed: set[str] = set()
@@ -72,6 +74,9 @@ class ColumnsSeen:
             if field_.name == spec.label and spec.lists_classes:
                 self.listed.update(pc.unique(column.flatten()).to_pylist())
                 continue
+            if spec.output_shape and field_.name == spec.label:
+                lists = is_list(column.type)
+                self.lengths.update(pc.unique(pc.list_value_length(column)).to_pylist() if lists else [1])
             declared = spec.columns.get(field_.name)
             # `plain_numbers` has already normalized columns declared as numbers.
             values = self._csv.numbers(column) if is_csv and not declared else column

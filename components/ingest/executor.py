@@ -105,6 +105,8 @@ class Executor(base_executor.BaseExecutor):
             source=given.patterns,
             targets=list(spec.targets),
             label_separator=spec.label_separator,
+            output_shape=list(spec.output_shape),
+            label_shape=found.label_shape,
             group=spec.group,
             sample_weight=spec.sample_weight or "",
         ).save(examples.uri)

@@ -31,6 +31,7 @@ from switchyard.components.ingest.labels import (
     zero_or_one,
 )
 from switchyard.components.ingest.layout import added_columns, folder_columns, with_folders
+from switchyard.components.ingest.number_lists import label_shape, vectors
 from switchyard.components.ingest.readers import reader
 from switchyard.components.ingest.reading import Batches
 from switchyard.components.ingest.scalars import check_values
@@ -62,6 +63,7 @@ class InputSpec:
         sequences: column of lists -> `length`, `keep` and any `pool`, see `ColumnConfig`.
         label_separator: separator of class names in a label column that lists them as text.
         windows: arguments of `WindowSettings`; the files then hold a long table, see `switchyard.components.ingest.windowed`.
+        output_shape: see `DatasetSummary.output_shape`.
     """
 
     path: Sequence[str]
@@ -85,11 +87,14 @@ class InputSpec:
     sequences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     label_separator: str = ""
     windows: Mapping[str, Any] | None = None
+    output_shape: Sequence[int] = ()
 
     @property
     def labels(self) -> list[str]:
         """The label columns; those of listed classes are known after a scan, see `Scan.targets`."""
-        return list(self.targets) if self.targets and self.task in TASKS and TASKS[self.task].has_labels else [self.label]
+        if self.targets and self.task in TASKS and TASKS[self.task].has_labels:
+            return list(self.targets)
+        return [self.label] * bool(self.label)
 
     @property
     def lists_classes(self) -> bool:
@@ -142,6 +147,7 @@ class Scan:
         notes: warnings about columns and values.
         targets: see `DatasetSummary.targets`; for a peek, possibly only the classes listed in the first rows.
         is_partial: whether a peek ended before the last row.
+        label_shape: see `DatasetSummary.label_shape`.
     """
 
     task: str
@@ -155,6 +161,7 @@ class Scan:
     notes: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     is_partial: bool = False
+    label_shape: list[int] = field(default_factory=list)
 
 
 def read_batches(
@@ -236,9 +243,11 @@ def _labelled(
         bad: collects the other rows.
     """
     for label, words in missing.items():
-        read: Callable[..., pa.RecordBatch] = (
-            partial(class_lists, separator=spec.label_separator) if spec.lists_classes else labelled
-        )
+        read: Callable[..., pa.RecordBatch] = labelled
+        if spec.lists_classes:
+            read = partial(class_lists, separator=spec.label_separator)
+        elif spec.output_shape:
+            read = vectors
         batch = read(batch, label, words=words, file=file, bad=bad)
     if not (spec.lists_classes and spec.targets):
         return batch
@@ -305,6 +314,8 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     _check_sequences(spec, found, seen.with_lists)
     if spec.lists_classes:
         found = _check_listed(spec, found, sorted(seen.listed))
+    elif spec.output_shape:
+        found.task, found.label_shape = spec.task, label_shape(spec.labels, found.types, seen.lengths, spec.output_shape)
     else:
         check = _check_types if len(spec.labels) == 1 else _check_labels
         found = check(spec, found, seen.labels, peek)
@@ -312,7 +323,8 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
         all(t.kind == EMPTY for n, t in found.types.items() if n not in (*spec.labels, *found.targets, spec.sample_weight))
         and not peek
     ):
-        raise UserError(f"data: no usable feature besides the label {spec.label!r}. Columns: {in_a_line(found.types)}.")
+        besides = f" besides the label {spec.label!r}" if spec.label else ""
+        raise UserError(f"data: no usable feature{besides}. Columns: {in_a_line(found.types)}.")
     if not peek:
         found.types, notes = settled(found.types, seen.precision.losses(found.types), spec.labels, spec.max_float32_loss)
         found.notes = [*_layout_notes(spec, added), *found.notes, *notes]

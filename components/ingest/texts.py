@@ -59,7 +59,7 @@ def first_texts(spec: InputSpec, wanted: Collection[str]) -> list[tuple[FeatureS
     spec = spec.with_folders()
     found = scan(spec, BadRows(_NO_LIMIT), peek=True)
     typed = TypedColumns(found.types, spec.missing_values or (), (*spec.labels, *spec.images))
-    rows = typed.convert(_first_rows(spec))
+    rows = typed.convert(first_rows(spec, _ROWS))
     texts = []
     for name in text_columns(spec, found, wanted):
         values = rows.column(name).to_pylist() if name in rows.schema.names else [None] * rows.num_rows
@@ -68,9 +68,10 @@ def first_texts(spec: InputSpec, wanted: Collection[str]) -> list[tuple[FeatureS
     return texts
 
 
-def _first_rows(spec: InputSpec) -> pa.RecordBatch:
+def first_rows(spec: InputSpec, rows: int) -> pa.RecordBatch:
+    """Returns up to so many of the first rows that have a label, as in their file."""
     for file in (f for group in spec.files().values() for f in group):
         with closing(read_batches(spec, file, BadRows(_NO_LIMIT), decode=False)) as batches:
             for batch in batches:
-                return batch.slice(0, _ROWS)
+                return batch.slice(0, rows)
     raise UserError("data: it has no rows; it changed during the check. Run again.")

@@ -172,7 +172,7 @@ def predict_batch(
     good, bad = fitted.fits, dict(fitted.misfits)
     table = pa.table(batch.columns, names=batch.schema.names)
     table = _numbers(table, features, fitted.fitted) if typed else table
-    scores = np.full((batch.num_rows, len(info.score_names)), np.nan, dtype=np.float32)
+    scores = np.full((batch.num_rows, info.outputs), np.nan, dtype=np.float32)
     if good.any():
         try:
             scores[good] = bundle.score_columns(fitted.columns)
@@ -186,7 +186,8 @@ def predict_batch(
         bad[int(i)] = "the model's output is not finite: the values are too far from the training data"
     missing = np.asarray([i in bad for i in range(batch.num_rows)], dtype=bool)
     for name, values in format_predictions(info, np.nan_to_num(scores)).items():
-        table = table.append_column(name, pa.array(values, mask=missing, type=_type_of(info, name)))
+        cells: Any = values.tolist() if values.ndim > 1 else values
+        table = table.append_column(name, pa.array(cells, mask=missing, type=_type_of(info, name)))
     if info.positive_class is not None:
         # Names the class that `probability` refers to.
         table = table.append_column(POSITIVE_CLASS, pa.array([str(info.positive_class)] * batch.num_rows, pa.string()))
@@ -206,7 +207,10 @@ def _type_of(info: BundleInfo, name: str) -> pa.DataType:
     if name in TASKS[info.task].choices(info.targets):
         return pa.int64()
     if name != "prediction" or not info.classes:
-        return pa.float64()
+        kind = pa.float64()
+        for _ in info.output_shape if info.outputs > 1 else ():
+            kind = pa.list_(kind)
+        return kind
     return pa.string() if isinstance(info.classes[0], str) else pa.int64()
 
 
@@ -218,7 +222,7 @@ def _check_columns(info: BundleInfo, names: Sequence[str]) -> None:
             f"Columns: {in_a_line(names)}. Needed: {in_a_line(f.name for f in info.features if f.width is not None)}."
         )
     added = {
-        *format_predictions(info, np.zeros((0, len(info.score_names)))),
+        *TASKS[info.task].prediction_names(info.classes, info.targets),
         *([POSITIVE_CLASS] if info.positive_class is not None else []),
     }
     taken = sorted(added & set(names))

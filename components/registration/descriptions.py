@@ -131,6 +131,6 @@ def _data(summary: DatasetSummary) -> str:
     classes = f", classes {plain(', '.join(map(str, summary.classes[:20])))}" if summary.classes else ""
     files = plain(", ".join(summary.files[:3]) + (f" and {len(summary.files) - 3:,} more" if len(summary.files) > 3 else ""))
     return (
-        f"Data: {files}; label {plain(str(summary.label))}{classes}; {len(summary.columns):,} columns; rows: {rows}; "
+        f"Data: {files}; label {plain(str(summary.label or 'none'))}{classes}; {len(summary.columns):,} columns; rows: {rows}; "
         f"SHA-256 `{summary.fingerprint[:16]}`"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -64,7 +65,13 @@ def _in_base64(value: Any) -> Any:
 
 def from_tensors(outputs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Returns column -> values of a response in the Open Inference Protocol."""
-    return {o["name"]: o["data"] for o in outputs}
+    return {o["name"]: _rows(o["data"], o["shape"][1:]) for o in outputs}
+
+
+def _rows(data: list[Any], shape: Sequence[int]) -> list[Any]:
+    """Returns a tensor's flat values as one value per row, or one flat list of a row with a shape of its own."""
+    size = math.prod(shape)
+    return [data[i : i + size] for i in range(0, len(data), size)] if shape else data
 
 
 def from_records(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -79,4 +86,6 @@ def scores_in(answer: Mapping[str, Sequence[Any]], info: BundleInfo) -> np.ndarr
         KeyError: a column is missing.
         ValueError: a value is not a number.
     """
+    if info.output_shape:
+        return np.asarray(answer[info.score_names[0]], dtype=np.float64).reshape(-1, info.outputs)
     return np.stack([np.asarray(answer[n], dtype=np.float64) for n in info.score_names], axis=1)

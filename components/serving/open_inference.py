@@ -254,13 +254,13 @@ def encode(name: str, version: str, request: InferRequest, info: BundleInfo, sco
     for key, values in format_predictions(info, scores).items():
         if request.outputs and key not in request.outputs:
             continue
-        output: dict[str, Any] = {"name": key, "datatype": kinds[key], "shape": [len(values)]}
+        output: dict[str, Any] = {"name": key, "datatype": kinds[key], "shape": list(values.shape)}
         if request.outputs.get(key, False) if request.outputs else request.binary:
             raw = _to_bytes(values, kinds[key])
             output["parameters"] = {"binary_data_size": len(raw)}
             tails.append(raw)
         else:
-            output["data"] = values.tolist()
+            output["data"] = values.ravel().tolist()
         outputs.append(output)
     head = orjson.dumps({"model_name": name, "model_version": version, "id": request.id, "outputs": outputs})
     if not tails:
@@ -305,7 +305,8 @@ def input_metadata(feature: RawFeature) -> dict[str, Any]:
 
 def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
     """Returns the tensor metadata of the outputs: `prediction` and, for classification, probabilities."""
-    scores = [{"name": n, "datatype": "FP64", "shape": [-1], **_of_class(info)} for n in info.score_names]
+    shape = [-1, *(info.output_shape if info.outputs > 1 else ())] if info.output_shape else [-1]
+    scores = [{"name": n, "datatype": "FP64", "shape": shape, **_of_class(info)} for n in info.score_names]
     if not info.classes:
         choices = TASKS[info.task].choices(info.targets)
         return [*({"name": n, "datatype": "INT64", "shape": [-1]} for n in choices), *scores]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from switchyard.components.bundle.model import BundleInfo, RawFeature
@@ -170,9 +171,17 @@ def _answer_row(info: BundleInfo) -> dict[str, Any]:
     outputs = output_metadata(info)
     return {
         "type": "object",
-        "properties": {o["name"]: {"type": kinds[o["datatype"]], **_of_class(info, o["name"])} for o in outputs},
+        "properties": {
+            o["name"]: _nested({"type": kinds[o["datatype"]], **_of_class(info, o["name"])}, o["shape"][1:]) for o in outputs
+        },
         "required": [o["name"] for o in outputs],
     }
+
+
+def _nested(value: dict[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+    for size in reversed(shape):
+        value = {"type": "array", "items": value, "minItems": size, "maxItems": size}
+    return value
 
 
 def _of_class(info: BundleInfo, output: str) -> dict[str, str]:

@@ -113,7 +113,7 @@ def _table(
             kind = {"string": text, "int64": pa.int64(), "float32": pa.float32()}[feature.dtype]
             found[feature.name] = _array(columns[feature.name], kind, is_list=feature.is_list)
     # A feature can have the name of a prediction's column. The feature then takes precedence.
-    found |= {k: pa.array(v) for k, v in format_predictions(info, scores).items() if k not in found}
+    found |= {k: pa.array(v.tolist() if v.ndim > 1 else v) for k, v in format_predictions(info, scores).items() if k not in found}
     return pa.table(found)
 
 

@@ -83,7 +83,7 @@ def load_model(
 
 def _warm_up(bundle: BundleModel, rows: pd.DataFrame) -> None:
     """Runs the model on rows of its own data, in batches of several sizes, and validates the scores."""
-    outputs = len(bundle.info.score_names)
+    outputs = bundle.info.outputs
     for count in _WARM_UP_ROWS:
         scores = bundle.scores(rows.iloc[np.arange(count) % len(rows)].reset_index(drop=True))
         if scores.shape != (count, outputs):

@@ -128,6 +128,8 @@ def _outputs(info: BundleInfo, scores: Any) -> dict[str, Any]:
 
     if TASKS[info.task].ascending:
         scores = tf.sort(scores, axis=1)
+    if info.output_shape:
+        return {info.score_names[0]: tf.reshape(scores, [-1, *(info.output_shape if info.outputs > 1 else ())])}
     if not info.classes:
         choices = TASKS[info.task].choices(info.targets)
         chosen = {name: tf.cast(scores[:, i] >= 0.5, tf.int64) for i, name in enumerate(choices)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -99,6 +100,8 @@ class HyperparametersConfig(Section):
         return self
 
 
+# Numbers of a row's output: a mask of 1,024 x 1,024 pixels.
+MOST_OUTPUTS = 1 << 20
 # LightGBM's limit.
 MOST_LEAVES = 1 << 17
 Share = Annotated[Number, Field(gt=0, le=1)]
@@ -203,6 +206,7 @@ class TrainerConfig(Section):
             per framework.
         freeze: names of weights, as patterns such as `encoder.*` (PyTorch) or `encoder/*` (Keras), that are not trained; or a
             list per framework.
+        output_shape: shape of a row's output in a `custom` task, such as [8], or [28, 28] of a mask; [1] is a number.
         sample_weight: column with the weight of each row, a number of 0 or more that is no feature: a row of weight 2 counts as
             two rows of weight 1, in training and in evaluation. Only the weights' ratios matter. With `class_weights` a row's
             weight in training is the product. Not of a ranking, which has queries.
@@ -223,6 +227,7 @@ class TrainerConfig(Section):
     start_from: str | dict[str, str] | None = None
     initialize: Names | dict[str, Names] = ()
     freeze: Names | dict[str, Names] = ()
+    output_shape: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     sample_weight: str | None = None
     hyperparameters: HyperparametersConfig = HyperparametersConfig()
     trees: TreesConfig = TreesConfig()
@@ -317,6 +322,10 @@ class TrainerConfig(Section):
         self._check_start()
         if self.quantiles is not None and (not self.quantiles or list(self.quantiles) != sorted(set(self.quantiles))):
             raise ValueError(f"quantiles: must be ascending and at least one, received {list(self.quantiles)}")
+        if self.output_shape and math.prod(self.output_shape) > MOST_OUTPUTS:
+            raise ValueError(
+                f"output_shape: {list(self.output_shape)} has more than {MOST_OUTPUTS:,} numbers; give a smaller one"
+            )
         workers, batch = self.profile().workers, self.hyperparameters.batch_size
         if batch % workers:
             raise ValueError(

@@ -94,6 +94,7 @@ class Executor(base_executor.BaseExecutor):
             label=summary.label,
             classes=list(summary.classes),
             targets=list(summary.targets),
+            output_shape=list(summary.output_shape),
             features=features,
             sample_weight=summary.sample_weight,
             user_code=settings.own_preprocessing or settings.code is not None or bool(code),

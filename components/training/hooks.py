@@ -68,9 +68,10 @@ class Hooks:
         """Returns the user's metrics by name, new ones at each call.
 
         A metric is updated with labels (B,), int64 class indices or float32 values, (B, labels) of several columns, (B, 3) of a
-        ranking, and predictions: the positive class's probability (B,), the classes' (B, classes), the labels' (B, labels), the
-        value (B,), or the quantiles' (B, quantiles). In Keras (B, 1) is in place of (B,), except labels of several classes. It
-        weighs all rows of a sample weight above 0 the same.
+        ranking, (B, *label_shape) of a `custom` task, and predictions: the positive class's probability (B,), the classes' (B,
+        classes), the labels' (B, labels), the value (B,), the quantiles' (B, quantiles), or the output (B, *output_shape). In
+        Keras (B, 1) is in place of (B,), except labels of several classes and of a `custom` task. It weighs all rows of a sample
+        weight above 0 the same.
 
         Raises:
             UserError: the function fails, returns no dict of `kind`, or a name that is taken.
@@ -89,6 +90,8 @@ class Hooks:
                     f"trainer.model: build_metrics: {name!r} is no name for a metric; use letters, digits and _, none of "
                     f"{', '.join(sorted(TAKEN))}, no val_ in front"
                 )
+        if spec.output_shape and spec.label_shape is None:
+            raise UserError("trainer.model: build_metrics measures labels, and the task has none; remove it")
         return made
 
 

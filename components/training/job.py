@@ -12,7 +12,8 @@ from switchyard.components.training.contract import Report, TrainResult, WorkerG
 from switchyard.components.training.example_source import WHOLE
 from switchyard.components.training.hooks import hooks_in
 from switchyard.components.training.hyperparameters import Hyperparameters
-from switchyard.components.training.losses import Loss, named_loss
+from switchyard.components.training.losses import OF_MODEL, Loss, named_loss
+from switchyard.components.training.names import LOSSES
 from switchyard.components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
 from switchyard.components.training.trainers import boosts_trees, trainer_class
 
@@ -54,6 +55,8 @@ class TrainingJob(Section):
         if self.settings.loss_code:
             return Loss(name or "", parameters)
         summary = DatasetSummary.load(self.examples)
+        if name is None and not LOSSES[summary.task]:
+            return Loss(OF_MODEL)
         return named_loss(summary.task, name, parameters, summary.targets)
 
     @property

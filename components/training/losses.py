@@ -36,6 +36,8 @@ PARAMETERS: dict[str, dict[str, float]] = {"focal": {"gamma": 2.0}, "huber": {"d
 # Parameter -> its bounds, and whether the bounds are allowed.
 _BOUNDS = {"gamma": (0.0, float("inf"), True), "delta": (0.0, float("inf"), False), "quantile": (0.0, 1.0, False)}
 SMOOTHED = ("cross_entropy", "focal")
+# The loss of a custom task whose model has a training of its own.
+OF_MODEL = "the model's"
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,17 @@ class Loss:
         parameters: parameters of the loss, all defaults resolved; or what the user's function receives as keywords.
         function: the user's `function(labels, outputs, **parameters)`, which maps labels (B,), int64 class indices or float32,
             (B, labels) of several columns, (B, 3) of a ranking, and outputs (B, outputs) to the loss of each row, shape (B,), in
-            the framework's tensors; None for a named loss.
+            the framework's tensors; None for a named loss. In a `custom` task labels are (B, *label_shape), or None without a
+            label, and outputs (B, *output_shape).
+        label_shape: the shape of a row's label in which the function receives it; None: as it is stored.
+        labelled: whether the rows have labels; otherwise the function receives None.
     """
 
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     function: Callable[..., Any] | None = None
+    label_shape: tuple[int, ...] | None = None
+    labelled: bool = True
 
     @property
     def of_log(self) -> bool:
@@ -74,6 +81,11 @@ def named_loss(
     Raises:
         UserError: the task has no such loss.
     """
+    if name is None and not LOSSES[task]:
+        raise UserError(
+            f"trainer.loss: a {task} task has no loss of its own; give yours, 'losses.py:my_loss', or define build_loss(spec) in "
+            "the file of trainer.model"
+        )
     name = name or LOSSES[task][0]
     if name not in LOSSES[task]:
         raise UserError(unknown_loss(name, task))
@@ -83,12 +95,10 @@ def named_loss(
 
 def unknown_loss(name: str, task: str) -> str:
     """Returns the message about a name that is no loss of the task, or, for `auto`, of any task."""
-    allowed = LOSSES.get(task) or list(dict.fromkeys(n for names in LOSSES.values() for n in names))
+    allowed = LOSSES.get(task, tuple(dict.fromkeys(n for names in LOSSES.values() for n in names)))
     of_task = f" of a {task} task" if task in LOSSES else ""
-    return (
-        f"trainer.loss: {name!r} is not a loss{of_task}; allowed: {', '.join(allowed)}, or 'losses.py:my_loss'."
-        f"{did_you_mean(name, allowed)}"
-    )
+    named = f"{', '.join(allowed)}, or " if allowed else ""
+    return f"trainer.loss: {name!r} is not a loss{of_task}; allowed: {named}'losses.py:my_loss'.{did_you_mean(name, allowed)}"
 
 
 def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "multioutput": ("mse", "mae", "huber", "poisson", "quantile"),
     "multilabel": ("cross_entropy", "focal", "hinge"),
     "ranking": ("listwise", "pairwise"),
+    "custom": (),
 }
 # Hyperparameters that boosted trees take from `trainer.hyperparameters`.
 COMMON_TO_TREES = ("seed", "class_weights")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from switchyard.components.training.example_source import WHOLE, Shard
 from switchyard.components.training.examples import transformed_examples
 from switchyard.components.training.hooks import Hooks, hooks_in
 from switchyard.components.training.hyperparameters import EARLY_STOPPING_EPOCHS, Hyperparameters, Trees
-from switchyard.components.training.losses import Loss, check_smoothing, named_loss
+from switchyard.components.training.losses import OF_MODEL, Loss, check_smoothing, named_loss
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.names import COMMON_TO_TREES
 from switchyard.components.training.queries import query_examples
@@ -58,9 +58,11 @@ def train_request(
     spec = ModelSpec(
         features=read_features(transformed),
         task=summary.task,
-        outputs=len(TASKS[summary.task].score_names(summary.classes, summary.targets)),
+        outputs=summary.outputs,
         parameters=settings.model_parameters,
         targets=tuple(summary.targets),
+        output_shape=tuple(summary.output_shape),
+        label_shape=tuple(summary.label_shape) if TASKS[summary.task].own_shape and summary.label else None,
     )
     hooks = hooks_of(settings)
     examples = query_examples if TASKS[summary.task].groups else transformed_examples
@@ -102,6 +104,18 @@ def hooks_of(settings: TrainerSettings) -> dict[str, Callable[..., Any]]:
 
 
 def loss(settings: TrainerSettings, spec: ModelSpec) -> Loss:
+    """Returns the loss of the settings; of a `custom` task with the shape of its labels.
+
+    Raises:
+        UserError: the task has no such loss, the loss no label smoothing, or the user's file cannot be imported.
+    """
+    found = _loss(settings, spec)
+    if not TASKS[spec.task].own_shape:
+        return found
+    return replace(found, label_shape=spec.label_shape, labelled=spec.label_shape is not None)
+
+
+def _loss(settings: TrainerSettings, spec: ModelSpec) -> Loss:
     """Returns the loss of the settings.
 
     Raises:
@@ -114,6 +128,8 @@ def loss(settings: TrainerSettings, spec: ModelSpec) -> Loss:
         if not callable(made):
             raise UserError(f"trainer.model: build_loss must return a function of labels and outputs, received {made!r}"[:500])
         return Loss(f"{Path(settings.code.path).name}:build_loss" if settings.code else "", {}, made)
+    if name is None and TASKS[spec.task].own_shape:
+        return Loss(OF_MODEL)
     found = Loss(name or "", parameters, code.load()) if code else named_loss(spec.task, name, parameters, spec.targets)
     check_smoothing(found.name, settings.hyperparameters.label_smoothing)
     return found

@@ -101,7 +101,7 @@ class WriteColumns(beam.PTransform):
 
     Args:
         schema: schema of the transformed examples.
-        label: name of the label.
+        label: name of the label; empty without one.
         prefix: `<artifact>/Split-<split>/<name>`.
         tokenizer: code of the user's tokenizer, which is written to `<artifact>/tokenizer/` for the workers and for bundles.
         bytes_columns: columns with values that are not UTF-8.
@@ -209,6 +209,8 @@ class _Write(beam.DoFn):
         )
         if self._weight:
             arrays = (*arrays, values(self._weight, WEIGHTS.dtype).reshape(rows, 1))
+        if not self._label:  # trainers read a label; that of rows without one is 0, and no loss receives it
+            return arrays, np.zeros(rows, np.float32)
         label = batch.column(self._label)
         is_float = pa.types.is_floating(label.type.value_type if pa.types.is_nested(label.type) else label.type)
         found = values(self._label, "float32" if is_float else "int64")

@@ -29,7 +29,7 @@ _WIDE = 50
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, Any]:
     """Returns the transformed features, the encoded label and any sample weights, float32 (B,).
 
-    The label is (B,), (B, labels) of several columns, or (B, 3) with a `group`.
+    The label is (B,), (B, labels) of several columns or of a list, or (B, 3) with a `group`; there is none without `labels`.
 
     Args:
         inputs: raw feature -> tensor, dense (B, k) or sparse.
@@ -54,9 +54,9 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         texts = _texts(used, custom_config["texts"]) if "tokenizer" in custom_config else ()
         outputs = default_features(used, (label, weight, *decoded), texts) | encoded
     else:
-        outputs = _users(features, code["path"], code["function"], [label, *labels], weight)
+        outputs = _users(features, code["path"], code["function"], [n for n in (label, *labels) if n], weight)
         note_ranges(outputs)
-    if set(labels) <= inputs.keys():
+    if labels and set(labels) <= inputs.keys():
         each = [encode_label(_dense(inputs[n]), custom_config["classes"]) for n in labels]
         each += _hashed(_dense(inputs[group])) if group else []
         outputs[label] = tf.stack(each, axis=1) if len(each) > 1 else each[0]
@@ -199,7 +199,9 @@ def _filled(columns: Sequence[tf.SparseTensor]) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def encode_label(label: tf.Tensor, classes: list[Any]) -> tf.Tensor:
-    """Returns class indices, int64 (B,), in the order of `classes`; for a regression (no classes) float32 (B,)."""
+    """Returns class indices, int64 (B,), in the order of `classes`; without classes float32 (B,), or (B, k) of lists."""
+    if label.shape.rank == 2 and (label.shape[1] or 1) > 1:
+        return tf.cast(label, tf.float32)
     flat = tf.reshape(label, [-1])
     if not classes:
         return tf.cast(flat, tf.float32)

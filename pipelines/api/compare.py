@@ -72,6 +72,7 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
         with ModelRef(uri, name, version.version).open() as opened:
             bundle = load_bundle(opened.folder, opened.digest)
             info = bundle.info
+            _check_measurable(name, info)
             # The positive class may differ: scores are reordered to the first version's classes.
             summary = DatasetSummary.load(str(training_data(opened.folder)))
             targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)), info.targets, summary.group)
@@ -122,6 +123,14 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
     existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
     own = sorted({m for v in chosen for m in v.metrics if base(m) not in {metric.name for metric in METRICS}})
     return OnSameRows(len(labels), PRIMARY[info.task], existing, better, weighted_by, given - len(labels), tuple(own))
+
+
+def _check_measurable(name: str, info: BundleInfo) -> None:
+    if TASKS[info.task].own_shape:
+        raise UserError(
+            f"--data: {name} is a {info.task} task, measured by the file of evaluation.metrics, which is no part of the model; "
+            "leave --data out, or compare by a run"
+        )
 
 
 def _with_listed(known: pd.DataFrame, info: BundleInfo, separator: str, data: Path) -> pd.DataFrame:

@@ -108,7 +108,7 @@ def _compiled(
         console.print("compiling", highlight=False)
         if code_paths(config):
             import_torch_first()  # the user's code may import one framework, TFX imports the other
-            check_code_loads(config, place.code)
+            check_code_loads(config, place.code, data=_is_readable(config))
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), source)
@@ -135,10 +135,7 @@ def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None
     store = place.code
     # Without an address this machine cannot look up the champion in the cluster's registry.
     champions = champions_class(config, place, say) if config.tracking.uri else lambda: None
-    patterns = [*config.data.path, *(p for paths in (config.data.split_paths or {}).values() for p in paths)]
-    mounted = tuple(v.path for s in (config.kubeflow.defaults, *config.kubeflow.stages.values()) for v in s.volumes)
-    here = [p for p in patterns if is_local(p) and not p.startswith(mounted or ("\0",))]
-    if len(here) == len(patterns):
+    if _is_readable(config):
         return check_inputs(config, store, champions)
     # The cluster may read data that this machine cannot; the pipeline's shape depends only on the task.
     if config.task == "auto":
@@ -149,6 +146,13 @@ def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None
     check_code(config, store)
     check_task(config, config.task)
     return config
+
+
+def _is_readable(config: PipelineConfig) -> bool:
+    """Returns whether all data is on this machine."""
+    patterns = [*config.data.path, *(p for paths in (config.data.split_paths or {}).values() for p in paths)]
+    mounted = tuple(v.path for s in (config.kubeflow.defaults, *config.kubeflow.stages.values()) for v in s.volumes)
+    return all(is_local(p) and not p.startswith(mounted or ("\0",)) for p in patterns)
 
 
 def _remote_bytes(config: PipelineConfig, say: Callable[[str], None]) -> int | None:

@@ -16,7 +16,7 @@ import pandas as pd
 from rich.console import Console
 
 from switchyard.components import progress as progress_texts
-from switchyard.components.bundle.model import BundleModel, training_data
+from switchyard.components.bundle.model import BundleInfo, BundleModel, bundle_info, training_data
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import ArgumentError, StageError
 from switchyard.components.failure import expected
@@ -228,6 +228,7 @@ def _predict_files(
     kinds = {f: format_of(f, wanted.input_format) for f in found.files}
     parts = output.with_name(f"{output.name}.parts")
     with open_model(model, tracking_uri, workspace, trust=trust, verify=verify) as opened, _shown_progress(console):
+        _check_kind(bundle_info(opened.folder), kind, output)
         summary = DatasetSummary.load(str(training_data(opened.folder)))
         _prepare(parts, _plan(opened.folder, summary, kinds, kind, wanted), fresh=wanted.fresh)
         job = BatchJob(
@@ -248,6 +249,17 @@ def _predict_files(
     shutil.rmtree(parts)
     version = opened.version if opened.ref else None
     return PredictedFile(output, rows, bad, reasons if bad else None, tuple(found.skipped), version)
+
+
+def _check_kind(info: BundleInfo, kind: str, output: Path) -> None:
+    """Refuses a format that cannot hold a custom task's predictions, before they are made."""
+    lists = len(info.output_shape) if info.outputs > 1 else 0
+    if (kind == "csv" and lists) or (kind == "tfrecord" and lists > 1):
+        raise ArgumentError(
+            "output",
+            f"{output}: a prediction of this model is a list of shape {info.output_shape}, which {kind} does not hold; write "
+            ".parquet or .jsonl",
+        )
 
 
 @contextmanager

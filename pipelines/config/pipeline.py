@@ -19,7 +19,7 @@ from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.infra_validation.config import InfraValidationConfig
 from switchyard.components.ingest.config import DataConfig
 from switchyard.components.signing.config import SigningConfig
-from switchyard.components.tasks import BINARY, DEFAULT_QUANTILES, MULTILABEL, QUANTILE, TASKS
+from switchyard.components.tasks import BINARY, CUSTOM, DEFAULT_QUANTILES, MULTILABEL, QUANTILE, TASKS
 from switchyard.components.text.addresses import has_host
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.config import TrainerConfig, is_code
@@ -107,7 +107,7 @@ class TrackingConfig(Section):
 
 
 class PipelineConfig(Section):
-    """The whole pipeline; only `name`, `data` and `label` are required.
+    """The whole pipeline; only `name`, `data` and, except in a `custom` task, `label` are required.
 
     Attributes:
         name: name of the pipeline, its runs and its model: 1 to 63 lower-case letters, digits, `_` or `-`, starting with a
@@ -115,10 +115,11 @@ class PipelineConfig(Section):
             `fraud/part-*.csv` is `fraud_part`, `churn/data/train.csv` is `churn_data_train`.
         data: the examples.
         label: column to predict; of `multioutput` (without `data.windows`) and `multilabel` a list of at least two. Of
-            `multilabel` also one column that lists the classes of each row.
+            `multilabel` also one column that lists the classes of each row; of `custom` one column of numbers or of lists of
+            numbers, or none.
         task: `auto` infers binary, multiclass or regression from the first 20,000 labels. Set
-            here only are `quantile`, `multioutput` (several quantities), `multilabel` (several classes per row) and
-            `ranking` (relevance, from 0 to 31).
+            here only are `quantile`, `multioutput` (several quantities), `multilabel` (several classes per row),
+            `ranking` (relevance, from 0 to 31) and `custom` (your loss, metrics and output shape).
         group: of a `ranking`, the column whose values are the queries: rows are ranked among those of their query, and a query
             is in one split. It is no feature.
         positive_class: class of a binary task whose probability is predicted and to which the metrics refer. Default: the one
@@ -146,8 +147,10 @@ class PipelineConfig(Section):
 
     name: str
     data: DataConfig
-    label: str | tuple[str, ...]
-    task: Literal["auto", "binary", "multiclass", "regression", "quantile", "multioutput", "multilabel", "ranking"] = "auto"
+    label: str | tuple[str, ...] = ""
+    task: Literal["auto", "binary", "multiclass", "regression", "quantile", "multioutput", "multilabel", "ranking", "custom"] = (
+        "auto"
+    )
     group: str | None = None
     positive_class: ClassName | None = None
     preprocessing: str | None = None
@@ -174,7 +177,7 @@ class PipelineConfig(Section):
         """The label columns; those of windows are named by `future_names`."""
         if self.data.windows:
             return tuple(future_names(str(self.label), self.data.windows.future))
-        return (self.label,) if isinstance(self.label, str) else self.label
+        return (self.label,) * bool(self.label) if isinstance(self.label, str) else self.label
 
     @property
     def lists_classes(self) -> bool:
@@ -183,7 +186,7 @@ class PipelineConfig(Section):
 
     @property
     def label_name(self) -> str:
-        """The label's column; of several, their names joined by commas."""
+        """The label's column; of several, their names joined by commas; empty without one."""
         return ", ".join(self.labels)
 
     @property
@@ -273,9 +276,11 @@ class PipelineConfig(Section):
                 f"positive_class: a {self.task} task has none, received {self.positive_class!r}. "
                 "Remove it, or set task to binary."
             )
-        beyond_trees = self.task in TASKS and (TASKS[self.task].targets or TASKS[self.task].groups)
+        task = TASKS.get(self.task)
+        beyond_trees = task and (task.targets or task.groups or task.own_shape)
         if beyond_trees and (trees := sorted(set(self.trainer.frameworks) & set(TREES))):
             raise ValueError(f"task: {trees[0]} trains no {self.task} task; choose another trainer.framework")
+        self._check_custom()
         if self.trainer.quantiles is not None and self.task != QUANTILE:
             raise ValueError(f"trainer.quantiles: a model of task {self.task} has none; remove it, or set task to quantile")
         if self.task in TASKS and not TASKS[self.task].has_classes and self.trainer.hyperparameters.class_weights is not None:
@@ -288,7 +293,20 @@ class PipelineConfig(Section):
             if name and not is_code(name) and name not in LOSSES.get(self.task, chain.from_iterable(LOSSES.values())):
                 raise ValueError(unknown_loss(name, self.task))
 
+    def _check_custom(self) -> None:
+        custom, shape = self.task == CUSTOM, self.trainer.output_shape
+        if shape is not None and not custom:
+            raise ValueError(f"trainer.output_shape: a model of task {self.task} has none; remove it, or set task to custom")
+        if not custom:
+            return
+        if shape is None:
+            raise ValueError("trainer.output_shape: a custom task needs the shape of a row's output, for example [8]; set it")
+        if self.evaluation.slices:
+            raise ValueError("evaluation.slices: metrics of your own are measured over all rows, not by slice; remove it")
+
     def _check_labels(self) -> None:
+        if not self.label and self.task != CUSTOM:
+            raise ValueError("label: is missing and has no default. Add it; only a custom task may have none.")
         for label in self.labels:
             if label in self.data.exclude:
                 raise ValueError(f"data.exclude: lists the label {label!r}; a label cannot be excluded")

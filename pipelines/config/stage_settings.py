@@ -44,6 +44,7 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         sample_weight=config.trainer.sample_weight,
         task=config.task,
         targets=config.targets,
+        output_shape=config.trainer.output_shape or (),
         positive_class=config.positive_class,
         max_float32_loss=data.max_float32_loss,
         columns={name: "text" if column.shape else column.type for name, column in data.columns.items()},

@@ -107,8 +107,40 @@ def sessions(rows: int = 2000, seed: int = 42) -> pd.DataFrame:
     return pd.DataFrame(visits, columns=["device", "pages", "seconds", "ordered"])
 
 
+def readings(rows: int = 4000, faults: float = 0.0, seed: int = 42) -> pd.DataFrame:
+    """Returns invented readings of a machine: `hour` and eight sensors that follow its load and the weather, with noise.
+
+    With `faults` the column `fault` says whether a row is an anomaly, in which one sensor shows the value of another hour: each
+    reading is usual, but not beside the others.
+    """
+    random = np.random.default_rng(seed)
+    hour = np.arange(rows)
+    load = np.abs(np.sin(hour / 24 * np.pi)) + random.gamma(2.0, 0.3, rows)
+    weather = np.sin(hour / (24 * 365) * 2 * np.pi) + random.normal(0, 0.5, rows)
+    sensors = {
+        "power": 40 * load,
+        "current": 9 * load + 1.5,
+        "temperature": 55 + 12 * load + 6 * weather,
+        "oil": 40 + 8 * np.sqrt(load) + 4 * weather,
+        "vibration": 0.3 + 0.4 * load**1.5,
+        "inlet": 12 + 9 * weather,
+        "outlet": 18 + 9 * weather + 5 * load,
+        "pressure": 5 + 1.2 * load - 0.3 * weather,
+    }
+    frame = pd.DataFrame({n: v + random.normal(0, 0.08 * v.std(), rows) for n, v in sensors.items()})
+    fault = random.random(rows) < faults
+    for row in np.flatnonzero(fault):
+        name = str(random.choice(list(sensors)))
+        frame.loc[row, name] = frame.loc[random.integers(rows), name]
+    frame = frame.round(3)
+    frame.insert(0, "hour", hour)
+    return frame.assign(fault=fault.astype(int)) if faults else frame
+
+
 def main() -> None:
     """Writes the files."""
+    readings().to_csv(HERE / "anomalies" / "data.csv", index=False)
+    readings(500, faults=0.1, seed=43).to_csv(HERE / "anomalies" / "new.csv", index=False)
     reviews().to_csv(HERE / "reviews" / "data.csv", index=False)
     sessions().to_json(HERE / "sessions" / "data.jsonl", orient="records", lines=True)
     breast_cancer().to_csv(HERE / "breast_cancer" / "data.csv", index=False)

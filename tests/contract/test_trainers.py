@@ -1,5 +1,7 @@
 """One suite for every trainer: what `switchyard.components.training.contract` promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,12 +14,14 @@ from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.hyperparameters import Trees
 from switchyard.components.training.ledger import TrainingLedger
 from switchyard.components.training.lightgbm.trainer import LightgbmTrainer
+from switchyard.components.training.losses import Loss
+from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from switchyard.pipelines.examples.trainers.jax_trainer import JaxTrainer
 from switchyard.pipelines.examples.trainers.xgboost_trainer import XgboostTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
-from tests.training_requests import FRAMEWORKS, TASKS, Killed, killed_at, no_report
+from tests.training_requests import FRAMEWORKS, SPECS, TASKS, Killed, killed_at, no_report
 
 # What trees of 400 rows take to learn in as few rounds as networks have epochs.
 TREES = {LightgbmTrainer: {"learning_rate": 0.3}}
@@ -84,6 +88,29 @@ def test_every_trainer_learns_reports_each_epoch_and_exports_what_predicts(train
         np.testing.assert_allclose((labels[:, np.newaxis] <= scores).mean(axis=0), [0.1, 0.5, 0.9], atol=0.12)
     else:
         assert np.mean((scores[:, 0] - labels) ** 2) < np.var(labels) / 2
+
+
+def custom_loss(labels, outputs):
+    """The squared error of a label (B, 2), or the distance from 1, in either framework's tensors."""
+    wanted = [1.0, 1.0] if labels is None else [labels[:, 0], labels[:, 1]]
+    return (outputs[:, 0, 0] - wanted[0]) ** 2 + (outputs[:, 1, 0] - wanted[1]) ** 2
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_custom_task_trains_your_loss_on_an_output_of_your_shape(trainer, labelled, make):
+    spec = ModelSpec(SPECS, "custom", 2, output_shape=(2, 1), label_shape=(2,) if labelled else None)
+    loss = Loss("mine", {}, custom_loss, label_shape=spec.label_shape, labelled=labelled)
+    request = replace(make("multioutput"), spec=spec, loss=loss)
+    result = trainer().train(request, no_report)
+    assert set(result.metrics) == {"loss", "val_loss"}
+    features, labels = next(iter(request.eval.batches(1000)))
+    scores = trainer.load_predictor(request.export_dir)(features)
+    assert scores.shape == (200, 2)
+    wanted = labels if labelled else np.ones((200, 2))
+    assert ((scores - wanted) ** 2).sum(axis=1).mean() == pytest.approx(result.metrics["val_loss"], rel=1e-3)
+    assert result.metrics["val_loss"] < result.history[0]["val_loss"]
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)

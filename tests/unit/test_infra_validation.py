@@ -121,7 +121,7 @@ def test_scores_and_the_outputs_derived_from_them_are_compared(task, classes, sc
     offline = np.asarray(scores, dtype=np.float32)
     answer = {k: v.tolist() for k, v in format_predictions(info, offline).items()}
     predictions = [dict(zip(answer, row, strict=True)) for row in zip(*answer.values(), strict=True)]
-    assert from_records(predictions) == answer == from_tensors([{"name": k, "data": v} for k, v in answer.items()])
+    assert from_records(predictions) == answer == from_tensors([{"name": k, "data": v, "shape": [2]} for k, v in answer.items()])
     np.testing.assert_array_equal(scores_in(answer, info), offline)
     assert _compare(answer, offline, info) == 0
     assert _compare(answer, offline + np.float32(0.001), info) == pytest.approx(0.001, abs=1e-3)

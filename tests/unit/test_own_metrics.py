@@ -51,7 +51,7 @@ def test_every_function_is_a_metric_of_labels_and_scores(file):
     assert own_metrics(None, ROWS, "m") == {}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if not task.own_shape])
 def test_labels_are_integers_where_they_are_classes_or_0_and_1(task, file):
     is_integer = task in ("binary", "multiclass", "multilabel")
     assert own_metrics(file, replace(ROWS, task=task), "m")["kind"] == is_integer

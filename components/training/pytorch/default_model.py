@@ -27,7 +27,7 @@ def default_model(spec: ModelSpec, start: Start | None = None) -> nn.Module:
 class _DefaultModel(nn.Module):
     def __init__(self, spec: ModelSpec, start: Start | None) -> None:
         super().__init__()
-        self._features = spec.features
+        self._features, self._output_shape = spec.features, spec.output_shape
         self.embeddings, self.convolutions = nn.ModuleDict(), nn.ModuleDict()
         width = 0
         for i, feature in enumerate(spec.features):
@@ -57,7 +57,7 @@ class _DefaultModel(nn.Module):
                 value = _pooled(value, features[feature.mask], feature.pool)
             parts.append(value.flatten(1))
         logits: torch.Tensor = self.layers(torch.cat(parts, dim=1))
-        return logits
+        return logits.unflatten(1, self._output_shape) if len(self._output_shape) > 1 else logits
 
 
 def _pooled(values: torch.Tensor, mask: torch.Tensor, pool: str | None) -> torch.Tensor:

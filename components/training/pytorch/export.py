@@ -29,7 +29,8 @@ def export(model: nn.Module, request: TrainRequest) -> None:
             self.model = model
 
         def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-            return activated(self.model(by_name(features, names)).float(), request)
+            served = activated(self.model(by_name(features, names)).float(), request)
+            return served.flatten(1) if request.spec.output_shape else served
 
     example = positional({k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 4).items()}, names)
     shapes = {k: {0: torch.export.Dim.DYNAMIC} for k in example}

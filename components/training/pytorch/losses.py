@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from switchyard.components.errors import UserError
 from switchyard.components.training.losses import SMOOTHED, Loss, check_rows
 from switchyard.components.training.names import LOSSES
 from switchyard.components.user_code.loading import blamed, folder_of
@@ -21,17 +22,23 @@ _LEAST = 1e-7
 def row_losses(task: str, loss: Loss, smoothing: float = 0.0) -> RowLosses:
     """Returns a function of labels and outputs (B, outputs), float32, that returns the loss of each row, shape (B,).
 
-    Labels are of shape (B,), or (B, labels) of several columns.
+    Labels are of shape (B,), or (B, labels) of several columns; outputs of a `custom` task (B, *output_shape).
     """
     if loss.function:
         return partial(_own, loss, loss.function)
+    if not LOSSES[task]:
+        raise UserError(
+            "trainer.loss: build_model returned a model without a training of its own, and a custom task has no loss; give "
+            "yours, 'losses.py:my_loss', or define build_loss(spec)"
+        )
     smoothed = {"smoothing": smoothing} if loss.name in SMOOTHED else {}
     return partial(_LOSSES[task, loss.name], **loss.parameters, **smoothed)
 
 
 def _own(loss: Loss, function: Callable[..., Any], labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    given = labels.reshape(-1, *loss.label_shape) if loss.label_shape is not None else labels if loss.labelled else None
     with blamed(f"trainer.loss: {loss.name} failed: ", folder_of(function)):
-        losses: torch.Tensor = function(labels, outputs, **loss.parameters)
+        losses: torch.Tensor = function(given, outputs, **loss.parameters)
     check_rows(loss, getattr(losses, "shape", ()), len(labels))
     return losses
 

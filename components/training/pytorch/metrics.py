@@ -155,10 +155,13 @@ class Metrics(nn.Module):
     def _count(self) -> None:
         losses, output, label, *weights = (torch.cat(each) for each in zip(*self._waiting, strict=True))
         self._waiting, self._values = [], 0
-        if self._request.spec.task == MULTILABEL:
+        spec = self._request.spec
+        if spec.task == MULTILABEL:
             label = label.long()
+        if spec.label_shape is not None:
+            label = label.reshape(-1, *spec.label_shape)
         predicted = activated(output, self._request)
-        predicted = predicted[:, 0] if self._request.spec.task in (BINARY, REGRESSION, RANKING) else predicted
+        predicted = predicted[:, 0] if spec.task in (BINARY, REGRESSION, RANKING) else predicted
         if weights and self._own:
             self._unselected.append((predicted, label, weights[0] > 0))
             self._unselected_values += predicted.numel()

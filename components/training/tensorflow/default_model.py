@@ -38,7 +38,8 @@ def default_model(spec: ModelSpec, start: Start | None = None) -> keras.Model:
     x = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
     for width in HIDDEN:
         x = keras.layers.Dropout(DROPOUT)(keras.layers.Dense(width, activation="relu")(x))
-    return keras.Model(inputs, keras.layers.Dense(spec.outputs, dtype="float32")(x))
+    x = keras.layers.Dense(spec.outputs, dtype="float32")(x)
+    return keras.Model(inputs, keras.layers.Reshape(spec.output_shape)(x) if len(spec.output_shape) > 1 else x)
 
 
 def _pooled(values: Any, mask: Any, pool: str | None) -> Any:

@@ -21,15 +21,15 @@ def export(model: keras.Model, request: TrainRequest) -> None:
     names = [f.name for f in request.spec.features]
     signature = {f"f{i}": tf.TensorSpec((None, *f.shape), f.dtype, f"f{i}") for i, f in enumerate(request.spec.features)}
     archive = keras.export.ExportArchive()
+
+    def serve(features: dict[str, tf.Tensor]) -> tf.Tensor:
+        output = keras.ops.cast(model(by_name(features, names), training=False), "float32")
+        served = keras.ops.cast(activated(output, request), "float32")
+        return keras.ops.reshape(served, [-1, request.spec.outputs]) if request.spec.output_shape else served
+
     try:
         archive.track(model)
-        archive.add_endpoint(
-            "serve",
-            lambda features: keras.ops.cast(
-                activated(keras.ops.cast(model(by_name(features, names), training=False), "float32"), request), "float32"
-            ),
-            input_signature=[signature],
-        )
+        archive.add_endpoint("serve", serve, input_signature=[signature])
         archive.write_out(str(request.export_dir), verbose=False)
     except Exception as error:
         raise UserError(

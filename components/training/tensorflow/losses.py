@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from switchyard.components.errors import UserError
 from switchyard.components.tasks import TASKS
 from switchyard.components.training.losses import SMOOTHED, Loss, check_rows
 from switchyard.components.training.names import LOSSES
@@ -23,10 +24,15 @@ _LEAST = 1e-7
 def row_losses(task: str, loss: Loss, smoothing: float = 0.0) -> RowLosses:
     """Returns a function of labels and outputs (B, outputs), float32, that returns the loss of each row, shape (B,).
 
-    Labels are of shape (B,), or (B, labels) of several columns.
+    Labels are of shape (B,), or (B, labels) of several columns; outputs of a `custom` task (B, *output_shape).
     """
     if loss.function:
         return partial(_own, loss, loss.function)
+    if not LOSSES[task]:
+        raise UserError(
+            "trainer.loss: build_model returned a model without a training of its own, and a custom task has no loss; give "
+            "yours, 'losses.py:my_loss', or define build_loss(spec)"
+        )
     smoothed = {"smoothing": smoothing} if loss.name in SMOOTHED else {}
     return partial(_LOSSES[task, loss.name], **loss.parameters, **smoothed)
 
@@ -46,8 +52,9 @@ class MeanLoss(keras.losses.Loss):
 
 
 def _own(loss: Loss, function: Callable[..., Any], labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    given = ops.reshape(labels, [-1, *loss.label_shape]) if loss.label_shape is not None else labels if loss.labelled else None
     with blamed(f"trainer.loss: {loss.name} failed: ", folder_of(function)):
-        losses = function(labels, outputs, **loss.parameters)
+        losses = function(given, outputs, **loss.parameters)
     if labels.shape[0] is not None:  # unknown while a graph is traced; the trainer checks it before on rows of the data
         check_rows(loss, tuple(getattr(losses, "shape", ())), labels.shape[0])
     return losses

@@ -8,7 +8,17 @@ from typing import Any
 import keras
 
 from switchyard.components.errors import UserError
-from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION, TASKS
+from switchyard.components.tasks import (
+    BINARY,
+    CUSTOM,
+    MULTICLASS,
+    MULTILABEL,
+    MULTIOUTPUT,
+    QUANTILE,
+    RANKING,
+    REGRESSION,
+    TASKS,
+)
 from switchyard.components.training.contract import TrainRequest
 
 _ACTIVATIONS = {"sigmoid": keras.ops.sigmoid, "softmax": keras.ops.softmax, "identity": lambda x: x}
@@ -31,6 +41,7 @@ def metrics(request: TrainRequest) -> list[Any]:
         REGRESSION: lambda: [mae()],
         QUANTILE: list,
         RANKING: list,
+        CUSTOM: list,
         MULTIOUTPUT: lambda: [mae()],
         MULTILABEL: lambda: [
             keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
@@ -61,6 +72,8 @@ class _OwnMetric(keras.metrics.Metric):
         self._label = "int64" if task.has_probabilities else "float32"
         # Keras takes the last dimension of (B,) for the values of one row.
         self._shape = None if task.wide_labels else [-1] if task.name == MULTICLASS else [-1, 1]
+        if request.spec.label_shape is not None:
+            self._shape = [-1, *request.spec.label_shape]
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds labels, (B,), (B, 1) or (B, labels), and outputs (B, outputs)."""

@@ -105,8 +105,6 @@ class TensorflowTrainer(Trainer):
         if request.accelerator.deterministic:
             tf.config.experimental.enable_op_determinism()
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
-        task = request.spec.task
-        losses = row_losses(task, request.loss, hyper.label_smoothing)
         replicas = None
         # Keras' own accumulation weighs an epoch's last batches otherwise, and its schedules count batches.
         by_hand = self._strategy.num_replicas_in_sync > 1 or request.accelerator.kind == "tpu" or hyper.accumulate_steps > 1
@@ -121,10 +119,10 @@ class TensorflowTrainer(Trainer):
             if not used:
                 clip, count = not by_hand, self._strategy.num_replicas_in_sync
                 optimizer = optimizer_for(request, model, clip=clip, replicas=count)
-                _compile(model, request, optimizer, losses, jit=_jit(model, request, by_hand))
+                _compile(model, request, optimizer, _losses(request), jit=_jit(model, request, by_hand))
             model.optimizer.build(model.trainable_variables)
             if by_hand:
-                replicas = Replicas(self._strategy, model, request, losses, lambda: metrics(request))
+                replicas = Replicas(self._strategy, model, request, _losses(request), lambda: metrics(request))
         if ledger.epochs:
             load(state(model), ledger.last(CHECKPOINT))
         if not ledger.finished:
@@ -183,6 +181,10 @@ class TensorflowTrainer(Trainer):
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
         return TensorflowPredictor.load_predictor(export_dir)
+
+
+def _losses(request: TrainRequest) -> RowLosses:
+    return row_losses(request.spec.task, request.loss, request.hyperparameters.label_smoothing)
 
 
 def _compile(model: keras.Model, request: TrainRequest, optimizer: Any, losses: RowLosses, *, jit: bool | str) -> None:
