@@ -134,7 +134,7 @@ def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untype
 def located(spec: InputSpec, file: str, name: str, error: UnusableColumnError) -> UserError:
     """Returns the error of a column with the file, row and value that cause it."""
     row, options, kind = 0, CsvOptions.of(spec.csv), format_of(file, spec.format)
-    with closing(reader(kind, options)(file, BadRows(2**62), spec.missing_values)) as batches:
+    with closing(reader(kind, options, lambda column: column == name)(file, BadRows(2**62), spec.missing_values)) as batches:
         for read in batches if error.is_bad else ():
             batch = plain_numbers(read, {name}, options) if kind == "csv" else read
             column = plain(batch.column(name)) if name in batch.schema.names else pa.nulls(0)

@@ -102,7 +102,7 @@ def image_files(
         return []
     found: set[str] = set()
     for file, kind in kinds.items():
-        with closing(reader(kind, options)(file, BadRows(_NO_LIMIT), missing)) as batches:
+        with closing(reader(kind, options, lambda name: name in images)(file, BadRows(_NO_LIMIT), missing)) as batches:
             for batch in batches:
                 for name in (n for n in images if n in batch.schema.names):
                     texts = (_path(v) for v in batch.column(name).to_pylist())

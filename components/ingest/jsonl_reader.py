@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.batch_size import BYTES, rows_of
 from switchyard.components.ingest.csv_options import marked
-from switchyard.components.ingest.reading import Batches, check_names, read_column, refusing
+from switchyard.components.ingest.reading import Batches, check_names, every_column, read_column, refusing
 from switchyard.components.ingest.sources import check_compression, open_file
 
 # A compressed file can unpack to an unlimited size, so the line length is bounded.
@@ -23,8 +23,10 @@ _SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
 @refusing("JSON Lines")
-def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
-    """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`."""
+def read_jsonl(
+    path: str, bad: BadRows, missing_values: Sequence[str] | None, *, reads: Callable[[str], bool] = every_column
+) -> Batches:
+    """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`. See `readers.reader` for `reads`."""
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
     before = size = 0
@@ -35,14 +37,14 @@ def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) ->
                 continue
             # A batch allocates a cell for each row and column, so objects without shared keys would take quadratic memory.
             if rows and (len(rows) >= rows_of(len(names) + len(row.keys() - names.keys())) or size + len(line) > BYTES):
-                yield _batch_of(path, rows, list(names), before, missing_values or ())
+                yield _batch_of(path, rows, list(names), before, missing_values or (), reads)
                 before += len(rows)
                 rows, names, size = [], {}, 0
             rows.append(row)
             names |= dict.fromkeys(row)
             size += len(line)
     if rows:
-        yield _batch_of(path, rows, list(names), before, missing_values or ())
+        yield _batch_of(path, rows, list(names), before, missing_values or (), reads)
 
 
 def _lines(path: str, raw: BinaryIO) -> Generator[tuple[int, bytes], None, None]:
@@ -115,11 +117,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _batch_of(path: str, rows: list[dict[str, Any]], names: Sequence[str], before: int, missing: Sequence[str]) -> pa.RecordBatch:
+def _batch_of(
+    path: str,
+    rows: list[dict[str, Any]],
+    names: Sequence[str],
+    before: int,
+    missing: Sequence[str],
+    reads: Callable[[str], bool],
+) -> pa.RecordBatch:
     check_names(path, names)
     columns, fields = [], []
     for name in names:
-        column, field = read_column(path, name, [row.get(name) for row in rows], before, missing)
+        column, field = read_column(path, name, [row.get(name) if reads(name) else None for row in rows], before, missing)
         columns.append(column)
         fields.append(field)
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))

@@ -13,7 +13,7 @@ from switchyard.components.ingest.csv_reader import read_csv
 from switchyard.components.ingest.json_columns import UNTYPED
 from switchyard.components.ingest.jsonl_reader import read_jsonl
 from switchyard.components.ingest.parquet_reader import read_parquet
-from switchyard.components.ingest.reading import Batches
+from switchyard.components.ingest.reading import Batches, every_column
 from switchyard.components.ingest.tfrecord_reader import read_tfrecord
 
 Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
@@ -25,6 +25,13 @@ def is_untyped(field: pa.Field) -> bool:
     return bool(field.metadata) and UNTYPED in field.metadata
 
 
-def reader(kind: str, options: CsvOptions) -> Reader:
-    """Returns the reader of a format; `options` apply to CSVs only."""
-    return partial(read_csv, options=options) if kind == "csv" else READERS[kind]
+def reader(kind: str, options: CsvOptions, reads: Callable[[str], bool] = every_column) -> Reader:
+    """Returns the reader of a format; `options` apply to CSVs only.
+
+    `reads`: whether the values of a column are read. Those of others need not fit into one column; where formats allow values
+    that do not, they are missing.
+    """
+    if kind == "csv":
+        return partial(read_csv, options=options)
+    of_any_values = {"jsonl": read_jsonl, "tfrecord": read_tfrecord}.get(kind)
+    return partial(of_any_values, reads=reads) if of_any_values else READERS[kind]

@@ -62,6 +62,11 @@ def check_doubled(path: str, names: Sequence[str]) -> None:
         raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
 
 
+def every_column(name: str) -> bool:
+    """Returns True: the default of the readers' `reads`."""
+    return True
+
+
 def read_column(path: str, name: str, values: list[Any], before: int, missing: Sequence[str]) -> tuple[pa.Array, pa.Field]:
     """Returns an Arrow column of Python values, see `json_column`; `before`: number of preceding rows in the file.
 

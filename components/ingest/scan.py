@@ -197,7 +197,8 @@ def read_batches(
     here: set[str] = set()
     first = 0
     # Close the reader when a caller stops early: an open reader would keep reading while the interpreter shuts down.
-    with closing(reader(kind, options)(file, bad, spec.missing_values)) as batches:
+    unread = set(spec.exclude) - {spec.split_key}
+    with closing(reader(kind, options, lambda name: name not in unread)(file, bad, spec.missing_values)) as batches:
         for read in in_parts(batches, spec.images):
             whole = with_folders(read, folders)
             here.update(whole.schema.names)

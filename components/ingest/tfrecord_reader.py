@@ -6,7 +6,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow as pa
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.batch_size import BYTES, rows_of
-from switchyard.components.ingest.reading import Batches, check_names, read_column, unreadable
+from switchyard.components.ingest.reading import Batches, check_names, every_column, read_column, unreadable
 from switchyard.components.ingest.sources import is_local, open_file
 
 _RECORDS_AT_ONCE = 1024
@@ -24,8 +24,10 @@ _LENGTH, _FRAME = struct.Struct("<Q"), 8 + 4 + 4
 _TENSORFLOWS_OWN = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*", re.DOTALL)
 
 
-def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
-    """Yields batches of `tf.Example` records; a record that does not parse goes to `bad`."""
+def read_tfrecord(
+    path: str, bad: BadRows, missing_values: Sequence[str] | None, *, reads: Callable[[str], bool] = every_column
+) -> Batches:
+    """Yields batches of `tf.Example` records; a record that does not parse goes to `bad`. See `readers.reader` for `reads`."""
     import tensorflow as tf
 
     compression = "GZIP" if path.lower().endswith(".gz") else ""
@@ -42,7 +44,7 @@ def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None)
                 continue
             # As in JSON Lines, a batch allocates a cell for each record and column.
             if examples and (len(examples) >= rows_of(len(names) + len(here - names)) or size + len(record) > BYTES):
-                yield _examples_batch(examples, path, before, missing_values or ())
+                yield _examples_batch(examples, path, before, missing_values or (), reads)
                 before += len(examples)
                 examples, names, size = [], set(), 0
             if here - names:  # checked before decoding: the decoder truncates names at NUL
@@ -53,19 +55,23 @@ def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None)
     except tf.errors.OpError as error:
         raise unreadable(path, "TFRecord", _TENSORFLOWS_OWN.sub("", error.message), ".gz") from error
     if examples:
-        yield _examples_batch(examples, path, before, missing_values or ())
+        yield _examples_batch(examples, path, before, missing_values or (), reads)
 
 
-def _examples_batch(records: Sequence[bytes], path: str, before: int, missing: Sequence[str]) -> pa.RecordBatch:
+def _examples_batch(
+    records: Sequence[bytes], path: str, before: int, missing: Sequence[str], reads: Callable[[str], bool]
+) -> pa.RecordBatch:
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
     try:
         return ExamplesToRecordBatchDecoder().DecodeBatch(records)
     except RuntimeError:
-        return _decoded_apart(records, path, before, missing)
+        return _decoded_apart(records, path, before, missing, reads)
 
 
-def _decoded_apart(records: Sequence[bytes], path: str, before: int, missing: Sequence[str]) -> pa.RecordBatch:
+def _decoded_apart(
+    records: Sequence[bytes], path: str, before: int, missing: Sequence[str], reads: Callable[[str], bool]
+) -> pa.RecordBatch:
     """Returns a batch of records with features whose kind differs between records; these are read like JSON columns.
 
     Raises:
@@ -81,7 +87,7 @@ def _decoded_apart(records: Sequence[bytes], path: str, before: int, missing: Se
             if kind := feature.WhichOneof("kind"):
                 kinds.setdefault(name, set()).add(kind)
     apart = [n for n, seen in sorted(kinds.items()) if len(seen) > 1]
-    values = {n: [_values_of(e, n, path, before + i) for i, e in enumerate(examples)] for n in apart}
+    values = {n: [_values_of(e, n, path, before + i) if reads(n) else None for i, e in enumerate(examples)] for n in apart}
     for example in examples:
         for name in apart:
             example.features.feature.pop(name, None)

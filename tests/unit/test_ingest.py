@@ -221,6 +221,11 @@ def test_values_that_no_model_can_receive_are_refused_with_file_and_row(rows, me
     assert path in str(caught.value)
 
 
+def test_an_excluded_column_may_hold_any_values(tmp_path):
+    path = jsonl(tmp_path, '{"x": [1, "a"], "z": 1, "y": 0}', '{"x": {"b": 1}, "z": 2, "y": 1}')
+    assert set(scan(input_spec(path, exclude=["x"]), BadRows(0)).types) == {"z", "y"}
+
+
 def test_integers_beyond_64_bits_are_refused_in_a_csv_too(tmp_path):
     (tmp_path / "d.csv").write_text(f"x,y\n1,0\n{2**64 - 1},1\n")
     with pytest.raises(UserError, match=r"d.csv, row 1: column 'x' holds integers outside 64 bits"):
