@@ -269,6 +269,8 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         if name in (CHAMPION, *names):
             raise UserError(f"trainer.framework: {framework!r} has the name {name!r}, which is already taken; rename it.")
         names.append(name)
+    if boosting and (unread := config.data.unread_by_trees()):
+        raise UserError(unread)
     if unused := config.trainer.unused(boosting):
         warn(unused)
     if config.tune:

@@ -279,3 +279,14 @@ class DataConfig(Section):
         for name, column in self.columns.items():
             if column.type in ("image", "sequence"):
                 raise ValueError(f"columns: {name!r} has the type {column.type}, which windows cannot hold; list it in exclude")
+
+    @property
+    def of_networks(self) -> list[str]:
+        """The keys of columns, `data.columns.NAME.KEY`, that only networks read."""
+        used = ((name, key) for name, column in self.columns.items() for key in ("pool", "augment") if getattr(column, key))
+        return [f"data.columns.{name}.{key}" for name, key in used]
+
+    def unread_by_trees(self) -> str:
+        """Returns which key boosted trees do not read, and what to do; empty if there is none."""
+        found = self.of_networks
+        return f"{found[0]}: boosted trees have no use for it; remove it, or train with tensorflow or pytorch" if found else ""

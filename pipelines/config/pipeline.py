@@ -369,18 +369,13 @@ class PipelineConfig(Section):
                     f"evaluation.slices: {name!r} has the type {self.data.columns[name].type}, so it has no value to slice by; "
                     "remove it"
                 )
-        used = ((n, key) for n, column in self.data.columns.items() for key in ("pool", "augment") if getattr(column, key))
-        for name, key in used:
+        for key in self.data.of_networks:
             if self.preprocessing:
-                raise ValueError(
-                    f"data.columns.{name}.{key}: describes the default features, and preprocessing returns others; remove it"
-                )
-            if set(self.trainer.frameworks) & set(TREES):
-                raise ValueError(
-                    f"data.columns.{name}.{key}: boosted trees have no use for it; remove it, or train with tensorflow or pytorch"
-                )
-            if self.group and key == "augment":
-                raise ValueError(f"data.columns.{name}.augment: a ranking's examples are not changed; remove it")
+                raise ValueError(f"{key}: describes the default features, and preprocessing returns others; remove it")
+            if self.group and key.endswith(".augment"):
+                raise ValueError(f"{key}: a ranking's examples are not changed; remove it")
+        if set(self.trainer.frameworks) & set(TREES) and (unread := self.data.unread_by_trees()):
+            raise ValueError(unread)
 
     def _check_weight(self) -> None:
         weight = self.trainer.sample_weight

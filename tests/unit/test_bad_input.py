@@ -174,7 +174,28 @@ def test_a_model_file_that_cannot_be_loaded_is_refused_with_its_line(case, tmp_p
     assert case.message in str(refused.value)
 
 
+TREES = """
+from switchyard import Trainer
+class Mine(Trainer):
+    name, boosts_trees = "mine", True
+    supports = frozenset({"early_stopping"})
+    def available_devices(self):
+        return {"cpu": 1}
+    def fit(self, request, report):
+        pass
+    def load_predictor(cls, export_dir):
+        pass
+"""
 TRAINER = [
+    Case(
+        "augment, and trees of one's own",
+        "data.columns.photo.augment: boosted trees have no use for it; remove it",
+        files={"mine.py": TREES},
+        config=config(
+            data={"path": "d.csv", "columns": {"photo": {"type": "image", "size": [8, 8], "augment": {"flip": "both"}}}},
+            trainer={"framework": "mine:Mine"},
+        ),
+    ),
     Case(
         "trainer class is none",
         "is not a subclass of",
@@ -187,7 +208,7 @@ TRAINER = [
 
 @pytest.mark.usefixtures("_imports_put_back")
 @pytest.mark.parametrize("case", TRAINER, ids=lambda c: c.name)
-def test_a_class_that_is_no_trainer_is_refused(case, tmp_path):
+def test_a_class_that_is_no_trainer_or_that_would_ignore_a_key_is_refused(case, tmp_path):
     loaded = load_config(case.write(tmp_path))
     with pytest.raises(UserError) as refused:
         check_environment((loaded, tmp_path / "code"))
