@@ -63,8 +63,7 @@ def test_a_bundle_needs_the_tokenizers_and_neither_transformers_nor_peft(run):
 
 def test_an_adapter_is_trained_and_served_merged(warm, tmp_path):
     lora = ["--set", "trainer.model.pytorch.lora={rank: 4}", "--set", "trainer.hyperparameters.epochs=2"]
-    done = warm.run(REVIEWS / "transformer.yaml", tmp_path / "w", *lora, "--set", "evaluation.thresholds={}")
-    assert done.json["status"] == "blessed"
+    warm.run(REVIEWS / "transformer.yaml", tmp_path / "w", *lora, expect=4)  # two epochs on untrained weights
     [verdict] = (tmp_path / "w").glob("artifacts/infra_validation/blessing/*/infra_validation.json")
     assert json.loads(verdict.read_text())["pytorch"]["difference"] <= 1e-5
 
