@@ -1,7 +1,6 @@
 """The wheel: what `pip wheel .` builds works in a user's folder that has packages `components`, `pipelines` and `tests`."""
 
 import json
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,6 +8,7 @@ import zipfile
 import pytest
 
 from tests.command import REPOSITORY, environment
+from tests.wheels import build_wheel
 
 PACKAGES = ("components", "pipelines", "tests")
 SCRIPT = """
@@ -37,25 +37,7 @@ def tracked():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(REPOSITORY / name, source)
-    for name in ("components", "pipelines", "switchyard"):
-        shutil.copytree(REPOSITORY / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "--wheel-dir",
-        str(built),
-        ".",
-    ]
-    subprocess.run(command, cwd=source, check=True, capture_output=True, env=environment(PIP_DISABLE_PIP_VERSION_CHECK="1"))
-    return next(built.glob("*.whl"))
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_contains_exactly_the_files_of_the_packages(wheel):
