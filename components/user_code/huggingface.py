@@ -32,6 +32,8 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # `tokenizer.json` and vocabularies are data, and large.
 _DATA = frozenset((_TOKENIZER, "vocab.json", "added_tokens.json", _INDEX))
 _LARGEST_JSON = 16 << 20
+# Keys of the config that may name a repository with compiled code.
+_ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 # The length of most models that have a limit. Longer texts are padded to it, so that it is chosen, not the default.
 _LONGEST_DEFAULT = 512
 
@@ -120,6 +122,11 @@ class _Folder:
         self.config = self._json(self.path / _CONFIG)
         if not isinstance(self.config.get("model_type"), str):
             raise self._refused(f"{_CONFIG} names no model_type; give the folder that save_pretrained wrote")
+        if kernels := [key for key in _ATTENTION if "/" in str(self.config.get(key, ""))]:
+            raise self._refused(
+                f"{_CONFIG} has an {kernels[0]} of a hub, {str(self.config[kernels[0]])[:100]!r}, which is code and is not run. "
+                "Remove it"
+            )
         if "quantization_config" in self.config:
             raise self._refused("its weights are quantized, which cannot be trained and exported; use the model before that")
         if not (self.path / _TOKENIZER).is_file():

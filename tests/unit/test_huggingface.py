@@ -67,6 +67,12 @@ def test_a_folder_that_could_run_code_or_lacks_a_part_is_refused_with_the_reason
     assert not (tmp_path / "store").exists() or "pad_token" in why
 
 
+def test_attention_of_a_hub_is_refused(folder, tmp_path):
+    changed(folder / "config.json", attn_implementation="kernels-community/flash-attn2")
+    with pytest.raises(UserError, match=r"has an attn_implementation of a hub, .* which is code and is not run"):
+        snapshots(folder, tmp_path / "store")
+
+
 @pytest.mark.parametrize("name", ["../model.safetensors", "other.safetensors", "weights.txt"])
 def test_an_index_of_weights_names_files_of_the_folder(name, folder, tmp_path):
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
