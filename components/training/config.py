@@ -363,6 +363,12 @@ class TrainerConfig(Section):
             start = self.start_for(framework)
             if self.initialize_for(framework) and not start:
                 raise ValueError("initialize: without start_from all weights start as initialized; remove it, or set start_from")
+            model = self.model_for(framework)
+            if start and isinstance(model, HuggingFaceModel) and model.lora:
+                raise ValueError(
+                    "start_from: LoRA trains matrices that a registered version does not hold, as they are merged into its "
+                    "weights; remove start_from, or model.lora"
+                )
             if start and start != CHAMPION and not name_and_selector(start):
                 raise ValueError(
                     f"start_from: {start!r} is no registered version; allowed: champion, NAME@ALIAS, NAME@VERSION, "

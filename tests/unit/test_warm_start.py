@@ -159,6 +159,10 @@ def test_without_a_champion_a_training_starts_fresh(tmp_path):
         ({"framework": "lightgbm", "start_from": "champion"}, "start_from: lightgbm has no weights"),
         ({"framework": "lightgbm", "freeze": "a"}, "freeze: lightgbm has no weights"),
         ({"framework": ["tensorflow", "pytorch"], "start_from": "champion"}, "several frameworks need one each"),
+        (
+            {"framework": "pytorch", "model": {"huggingface": "m", "lora": {}}, "start_from": "champion"},
+            "start_from: LoRA trains matrices that a registered version does not hold",
+        ),
         ({"initialize": ["head.*"]}, "without start_from all weights start as initialized"),
         ({"start_from": {"torch": "champion"}}, "start_from: 'torch' is not a framework"),
     ],
