@@ -148,7 +148,7 @@ class WindowsConfig(Section):
             dates and times always are.
         gaps: what to do where a row does not follow the one before by the usual step, or a number is missing: `refuse` ends the
             run, `drop` leaves out the windows there, and `ignore` takes rows as consecutive (months, working days), though
-            windows with a missing number are left out.
+            windows with a missing number are left out and bad rows end the run.
     """
 
     order: str

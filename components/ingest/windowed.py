@@ -153,6 +153,11 @@ def windowed(spec: InputSpec, bad: BadRows) -> Iterator[Windowed]:
     settings = WindowSettings(**spec.windows)
     long = long_table(spec, settings)
     found = scan(long, bad)
+    if settings.gaps == "ignore" and bad.count:
+        raise UserError(
+            f"data.windows.gaps: {bad.count:,} rows are bad or have no label, and ignore would take the rows around them as "
+            f"consecutive: {bad.first(1).strip()}. Fix them or leave them out of the data, or set gaps to drop."
+        )
     roles = roles_of(found.types, settings, spec.exclude, is_partial=False)
     typed = TypedColumns(found.types, spec.missing_values or (), [settings.label])
     unit = unit_of(found.types[settings.order].meaning)

@@ -99,7 +99,9 @@ def write_labelled_windows(summary: DatasetSummary, kinds: Mapping[str, str], pa
     complete = Completeness(series.breaks(known.step), series.missing(known.past), ahead)
     good = first[complete.consecutive(first, settings.length) & complete.complete(first, settings)]
     if not len(good):
-        raise UserError(f"{', '.join(kinds)}: no series has {settings.length} consecutive rows with every number of a window.")
+        raise UserError(
+            f"{', '.join(kinds)}: no series has {settings.length} consecutive rows with every number of a window. Give more rows."
+        )
     save(series, good, known, path)
     return len(first) - len(good)
 

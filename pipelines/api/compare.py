@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,8 @@ class OnSameRows:
 
     Undefined values are None: the AUC of a single class, the precision without positive predictions. `weighted_by` is the column
     of the sample weights, empty if all rows weigh the same. `unlabelled`: rows of the file without a label
-    or group, which are left out. `unmeasured`: the user's own metrics, whose functions no bundle contains.
+    or group, which are left out, and `incomplete` windows with a gap or a missing number. `unmeasured`: the user's own metrics,
+    whose functions no bundle contains.
     """
 
     rows: int
@@ -40,6 +41,7 @@ class OnSameRows:
     weighted_by: str = ""
     unlabelled: int = 0
     unmeasured: tuple[str, ...] = ()
+    incomplete: int = 0
 
 
 def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sample_weight: str | None) -> OnSameRows:
@@ -68,6 +70,7 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
     targets: dict[str, Any] = {}
     weighed: dict[str, pd.Series] = {}
     classes: list[Any] = []
+    forecasts: dict[str, pd.DataFrame] = {}
     for version in chosen:
         with ModelRef(uri, name, version.version).open() as opened:
             bundle = load_bundle(opened.folder, opened.digest)
@@ -83,11 +86,10 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
                     f"{name}: {listed}, perhaps with different classes, quantiles or groups; they cannot be compared on the same "
                     "rows."
                 )
-            numbers = {f.name for f in info.features if f.dtype != "string"}
             weight = info.sample_weight if sample_weight is None else sample_weight
-            frame = _read_rows(data, opened.folder, numbers | {*info.labels, weight})
-            given = len(frame)
-            frame = _labelled(frame, info, summary, data)
+            frame, incomplete = _read_rows(data, opened.folder, _numbers(info) | {*info.labels, weight})
+            given, frame = len(frame), _labelled(frame, info, summary, data)
+            forecasts[version.version] = frame[list(info.labels)] if summary.windows else frame[:0]
             if sample_weight:
                 _check_choice(sample_weight, frame, info, data)
             if weight and weight in frame:
@@ -102,6 +104,7 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
                 scores[version.version] = reordered(bundle.scores(frame), info, classes)
             except UserError as error:
                 raise UserError(f"{data}: {error}") from None
+    _check_same_windows(forecasts)
     labels = _encoded(frame, info, classes, summary.group, data)
     if TASKS[info.task].has_probabilities:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
@@ -121,8 +124,16 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
         if base(m) in DIRECTION
     }
     existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
-    own = sorted({m for v in chosen for m in v.metrics if base(m) not in {metric.name for metric in METRICS}})
-    return OnSameRows(len(labels), PRIMARY[info.task], existing, better, weighted_by, given - len(labels), tuple(own))
+    return OnSameRows(
+        len(labels),
+        PRIMARY[info.task],
+        existing,
+        better,
+        weighted_by,
+        unlabelled=given - len(labels),
+        unmeasured=tuple(sorted({m for v in chosen for m in v.metrics if base(m) not in {metric.name for metric in METRICS}})),
+        incomplete=incomplete,
+    )
 
 
 def _check_measurable(name: str, info: BundleInfo) -> None:
@@ -196,8 +207,24 @@ def _existing(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFrame:
-    """Reads rows in the same way as the model's training data."""
+def _check_same_windows(forecasts: Mapping[str, pd.DataFrame]) -> None:
+    """Raises UserError unless the windows of all versions have the same labels, row by row; `forecasts`: version -> labels."""
+    first, *others = forecasts.values()
+    if not all(len(first) == len(other) and (first.to_numpy() == other.to_numpy()).all() for other in others):
+        counts = " and ".join(f"{len(labels):,}" for labels in forecasts.values())
+        raise UserError(
+            f"--data: versions {' and '.join(forecasts)} read different windows ({counts} of them), as their "
+            "data.windows or columns differ; compare versions with the same data.windows"
+        )
+
+
+def _numbers(info: BundleInfo) -> set[str]:
+    """Returns the names of the features that are numbers."""
+    return {f.name for f in info.features if f.dtype != "string"}
+
+
+def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> tuple[pd.DataFrame, int]:
+    """Reads rows in the same way as the model's training data; returns them, and the number of windows left out."""
     import pandas as pd
 
     from switchyard.components.bundle.model import training_data
@@ -222,12 +249,11 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
             frames += [b.to_pandas(integer_object_nulls=True) for b in plain]
     if not frames:
         raise StageError(f"{data}: no rows.")
-    rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
-    return rows
+    return pd.concat(frames, ignore_index=True), 0
 
 
-def _read_windows(data: Path, summary: DatasetSummary) -> pd.DataFrame:
-    """Returns the windows of a long table whose labels are known."""
+def _read_windows(data: Path, summary: DatasetSummary) -> tuple[pd.DataFrame, int]:
+    """Returns the windows of a long table whose labels are known, and the number of the others."""
     import pandas as pd
 
     from switchyard.components.ingest.sources import find_files, format_of
@@ -236,8 +262,8 @@ def _read_windows(data: Path, summary: DatasetSummary) -> pd.DataFrame:
     kinds = {file: format_of(file, "auto") for file in find_files([str(data)], "--data")}
     with tempfile.TemporaryDirectory(prefix="switchyard-windows-") as folder:
         path = Path(folder) / "windows.parquet"
-        write_labelled_windows(summary, kinds, path)
-        return pd.read_parquet(path)
+        left_out = write_labelled_windows(summary, kinds, path)
+        return pd.read_parquet(path), left_out
 
 
 def _encoded(frame: pd.DataFrame, info: BundleInfo, classes: Sequence[Any], group: str | None, data: Path) -> np.ndarray:

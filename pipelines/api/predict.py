@@ -234,10 +234,10 @@ def _predict_files(
         job = BatchJob(
             str(opened.folder), opened.digest, kinds, str(parts), wanted.missing_values, wanted.max_bad_rows, typed=kind != "csv"
         )
-        if summary.windows is not None:
-            job = _of_windows(job, summary)
         with removed_when_refused(parts), _named_when_full(parts), quiet(parts / "log"):
             try:
+                if summary.windows is not None:
+                    job = _of_windows(job, summary)
                 predict_files(job, beam)
             except Exception as error:
                 if mistake := expected(error):  # Beam wraps a worker's error

@@ -291,5 +291,7 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
     table_console().print(table)
     if found.unlabelled:
         click.echo(f"{found.unlabelled:,} other rows have no label and are left out.")
+    if found.incomplete:
+        click.echo(f"{found.incomplete:,} windows with a gap or a missing number are left out.")
     if found.unmeasured:
         click.echo(f"not measured here: {in_a_line(found.unmeasured)}, metrics of your own, whose functions no model contains.")

@@ -17,6 +17,7 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.scan import scan
 from switchyard.components.ingest.windowed import first_rows, windowed
 from switchyard.components.prediction.windows import write_labelled_windows, write_last_windows
+from switchyard.pipelines.api.compare import _check_same_windows
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.stage_settings import input_spec
 
@@ -290,3 +291,19 @@ def test_all_windows_with_known_labels_are_compared(tmp_path):
     rows = pyarrow.parquet.read_table(tmp_path / "w.parquet").to_pandas()
     assert (len(rows), left_out) == (11, 1)
     assert (rows.sales_2 - rows.sales.map(min) == 4).all()
+
+
+def test_ignored_gaps_do_not_hide_bad_rows(tmp_path):
+    frame = table().astype({"sales": float})
+    frame.loc[(frame.shop == "b") & (frame.day == "2024-01-20"), "sales"] = np.nan
+    with pytest.raises(UserError, match=r"data\.windows\.gaps: 1 rows are bad or have no label.*set gaps to drop"):
+        read(spec_of(tmp_path, frame, {"gaps": "ignore"}), BadRows(5))
+
+
+def test_versions_of_different_windows_are_not_compared_row_by_row():
+    first = pd.DataFrame({"sales_1": [1.0, 2.0, 3.0], "sales_2": [2.0, 3.0, 4.0]})
+    _check_same_windows({"1": first, "2": first.copy()})
+    _check_same_windows({"1": first[:0], "2": first[:0][["sales_1"]]})
+    for other in (first[1:], first + 1):
+        with pytest.raises(UserError, match="--data: versions 1 and 2 read different windows"):
+            _check_same_windows({"1": first, "2": other})
