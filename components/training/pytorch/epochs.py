@@ -67,7 +67,7 @@ class Epochs(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Writes the checkpoint, after validation and after the user's callbacks, when Lightning's loop state is complete."""
-        self._ledger.stopped |= trainer.should_stop
+        self._ledger.stopped |= bool(trainer.should_stop)  # a callback may set a tensor
         # Lightning steps a ReduceLROnPlateau after this hook, where the checkpoint would lack it.
         trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
         pl_module.lr_scheduler_step = _nothing

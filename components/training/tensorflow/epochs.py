@@ -50,7 +50,8 @@ class Epochs(keras.callbacks.Callback):
         """Records the epoch, writes the checkpoint and reports."""
         check_finite("loss", float(logs["loss"]), epoch + 1)
         self._ledger.record(self._steps, logs)
-        self._ledger.stopped |= self.model.stop_training  # by one of the user's callbacks, which run before this one
+        # By one of the user's callbacks, which run before this one and may set NumPy's type.
+        self._ledger.stopped |= bool(self.model.stop_training)
         self._checkpoints.save(self.model, self._ledger, first=self._shard.first)
         self._report(self._steps, self._ledger.history[-1])
         self.model.stop_training = self._ledger.finished
