@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from switchyard.components.errors import UserError
-from switchyard.components.tasks import BINARY, MULTICLASS, REGRESSION
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, RANKING, REGRESSION
 
 # As in TFMA.
 _BINS = 10_000
@@ -21,12 +21,12 @@ def epoch_metrics(
     weights: np.ndarray | None = None,
     weighted: bool = False,
 ) -> dict[str, float]:
-    """Returns `loss`, then `accuracy` (classification), `auc` (binary) or `mae` (regression), under the names of every trainer.
+    """Returns `loss`, then `accuracy` and `auc` (classification, labels) or `mae` (quantities), under the names of every trainer.
 
     Args:
-        task: binary, multiclass or regression.
+        task: a task other than quantile.
         scores: what `load_predictor`'s function returns, shape (B, outputs).
-        labels: class indices or values, shape (B,).
+        labels: class indices or values, shape (B,); (B, labels) of several columns, (B, 3) of a ranking.
         prefix: `val_` for the eval split.
         weights: weights of the rows in the loss, shape (B,); the weighted losses are divided by the number of rows.
         weighted: whether the other metrics weigh the rows, too, as with sample weights: the source's `weighted`.
@@ -36,9 +36,19 @@ def epoch_metrics(
     """
     scores = scores.astype(np.float64)
     of_metrics = weights if weighted else None
-    if task == REGRESSION:
-        error = scores[:, 0] - labels
-        losses, found = error**2, {"mae": float(np.average(np.abs(error), weights=of_metrics))}
+    found: dict[str, float] = {}
+    if task in (REGRESSION, MULTIOUTPUT):
+        error = scores - labels.reshape(len(labels), -1)
+        losses = (error**2).mean(axis=1)
+        found = {"mae": float(np.average(np.abs(error).mean(axis=1), weights=of_metrics))}
+    elif task == MULTILABEL:
+        losses = -np.log(np.where(labels == 1, scores, 1 - scores).clip(_TINY)).mean(axis=1)
+        right = np.average(((scores >= 0.5) == labels).mean(axis=1), weights=of_metrics)
+        each = zip(scores.T, labels.T, strict=True)
+        areas = [_auc(s, y.astype(np.int64), of_metrics) for s, y in each if 0 < y.sum() < len(y)]
+        found = {"accuracy": float(right), "auc": float(np.mean(areas)) if areas else 0.0}
+    elif task == RANKING:
+        losses = labels[:, 2] * listwise(scores[:, 0], labels)[0]
     elif task == MULTICLASS:
         losses = -np.log(scores[np.arange(len(labels)), labels].clip(_TINY))
         found = {"accuracy": float(np.average(scores.argmax(axis=1) == labels, weights=of_metrics))}
@@ -51,6 +61,25 @@ def epoch_metrics(
         raise UserError(f"task: epoch_metrics has no metrics of a {task} task; compute its loss in the trainer")
     loss = float((losses if weights is None else losses * weights).mean())
     return {f"{prefix}{name}": value for name, value in {"loss": loss, **found}.items()}
+
+
+def listwise(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the listwise loss of each row's query, see `losses`, the row's probability, and its share of the relevance.
+
+    All of shape (B,); of a query without a relevant row all are 0.
+
+    Args:
+        scores: shape (B,).
+        labels: shape (B, 3), see `queries.QueryExamples`; the rows of a query one after the other.
+    """
+    starts = np.flatnonzero(np.r_[True, np.diff(labels[:, 1]) != 0])
+    query = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(labels)]))
+    shifted = scores - np.maximum.reduceat(scores, starts)[query]
+    logarithm = shifted - np.log(np.add.reduceat(np.exp(shifted), starts))[query]
+    total = np.add.reduceat(labels[:, 0].astype(np.float64), starts)[query]
+    share = labels[:, 0] / np.where(total > 0, total, 1.0)
+    losses = np.add.reduceat(-share * logarithm, starts)[query]
+    return losses, np.exp(logarithm) * (total > 0), share
 
 
 def _auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:

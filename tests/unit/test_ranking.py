@@ -153,7 +153,6 @@ RANKING = {"task": "ranking", "group": "q"}
         ({"task": "regression", "group": "q"}, "group: a task regression has none; remove it, or set task to ranking"),
         ({**RANKING, "group": "y"}, "group: 'y' is the label"),
         ({**RANKING, "data": {"path": "d.csv", "split_key": "x"}}, "data.split_key: a ranking is split by its group, 'q'"),
-        ({**RANKING, "trainer": {"framework": "lightgbm"}}, "lightgbm trains no ranking task"),
         ({**RANKING, "trainer": {"hyperparameters": {"accumulate_steps": 2}}}, "accumulate_steps: the batches of a ranking"),
         ({**RANKING, "tune": {"space": {"accumulate_steps": [1, 2]}}}, "tune.space.accumulate_steps: the batches of a ranking"),
         ({**RANKING, "trainer": {"accelerator": {"kind": "cpu", "count": 2}}}, "received 2 workers; set count and nodes to 1"),

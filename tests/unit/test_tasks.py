@@ -167,7 +167,6 @@ def test_the_quantiles_are_part_of_the_input_and_have_a_default(tmp_path):
         ({"task": "multioutput", "label": ["y", "y"]}, "label: a multioutput task has at least two columns, all different"),
         ({"label": ["y", "x"]}, "is a list; set task to multioutput or multilabel, or give one column"),
         ({"task": "multilabel", "label": ["y", "x"], "data": {"path": "d.csv", "exclude": ["x"]}}, "lists the label 'x'"),
-        ({"task": "multilabel", "label": ["y", "x"], "trainer": {"framework": "lightgbm"}}, "lightgbm trains no multilabel task"),
         ({"task": "quantile", "positive_class": "1"}, "a quantile task has none"),
         ({"task": "quantile", "trainer": {"hyperparameters": {"class_weights": "balanced"}}}, "a quantile task has no classes"),
     ],

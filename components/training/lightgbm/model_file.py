@@ -8,7 +8,7 @@ in trees whose children form a tree. Parameters, names and comments are not carr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ _LEAVES, _COLUMNS, _CLASSES = 1 << 17, 1 << 24, 1 << 16
 # Possessive: for a way back the expression would keep a hundred bytes per number.
 _INTEGERS = re.compile(r"-?\d{1,10}(?: -?\d{1,10})*+")
 _FLOATS = re.compile(r"{0}(?: {0})*+".format(r"-?\d{1,20}(?:\.\d{1,40})?(?:e[+-]?\d{1,3})?"))
-_OBJECTIVE = re.compile(r"binary sigmoid:1|regression|multiclass num_class:\d{1,5}")
+# Without one, the sums of trees are the scores.
+_OBJECTIVE = re.compile(r"binary sigmoid:1|regression|multiclass num_class:\d{1,5}|multiclassova num_class:\d{1,5} sigmoid:1|")
 # Values per tree, from the number of its leaves.
 _OF_SPLITS = ("split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child")
 _OF_SPLITS_TOO = ("internal_value", "internal_weight", "internal_count")
@@ -32,9 +33,20 @@ _WHOLE = frozenset((*_CATEGORIES, "split_feature", "decision_type", "left_child"
 _DECISIONS, _IS_CATEGORY = 16, 1
 
 
-def save_model(text: str, path: Path) -> None:
-    """Writes a model without its training parameters. Raises ValueError for a text that `load_model` would refuse."""
-    path.write_text("".join(_checked(text)), encoding="ascii")
+def save_model(text: str, path: Path, *, objective: str | None = None, start: Sequence[float] = ()) -> None:
+    """Writes a model without its training parameters. Raises ValueError for a text that `load_model` would refuse.
+
+    Args:
+        text: the model, in LightGBM's text format.
+        path: the file.
+        objective: replaces the text's.
+        start: by output, a value to add to all sums of trees.
+    """
+    if objective is not None:
+        head, first, trees = text.partition("\nTree=")
+        kept = [line for line in head.split("\n") if not line.startswith("objective=")]
+        text = "\n".join([*kept, f"objective={objective}"]) + first + trees
+    path.write_text("".join(_checked(text, start)), encoding="ascii")
 
 
 def load_model(path: Path) -> str:
@@ -54,27 +66,27 @@ def load_model(path: Path) -> str:
         ) from None
 
 
-def _checked(text: str) -> Iterator[str]:
-    """Yields the valid parts of a model, written anew."""
+def _checked(text: str, start: Sequence[float] = ()) -> Iterator[str]:
+    """Yields the valid parts of a model, written anew, with a value added to the first tree of each output."""
     head, *blocks = text.partition("\nend of trees")[0].split("\nTree=")
     values = _pairs(head.removeprefix("tree\n"))
     objective = values.get("objective", "")
     if values.get("version") != "v4" or not _OBJECTIVE.fullmatch(objective):
         raise ValueError(f"it has the version {values.get('version', '')[:20]!r} and the objective {objective[:40]!r}")
-    classes = int(objective.partition("num_class:")[2] or 1)
+    classes = int(objective.partition("num_class:")[2].partition(" ")[0] or (values["num_class"] if not objective else 1))
     columns = int(_numbers("max_feature_idx", values, 1, whole=True)[0]) + 1
     # The new text names every column: a number alone must not make it long.
     named = values.get("feature_names", "").count(" ") + 1
     if not 0 < columns <= _COLUMNS or named != columns or not 0 < classes <= _CLASSES or not blocks or len(blocks) % classes:
         raise ValueError(f"it has {columns} columns, {classes} outputs and {len(blocks)} trees")
     yield f"tree\nversion=v4\nnum_class={classes}\nnum_tree_per_iteration={classes}\nlabel_index=0\n"
-    yield f"max_feature_idx={columns - 1}\nobjective={objective}\n"
+    yield f"max_feature_idx={columns - 1}\n" + (f"objective={objective}\n" if objective else "")
     yield f"feature_names={' '.join(f'Column_{i}' for i in range(columns))}\nfeature_infos={' '.join(['none'] * columns)}\n\n"
     for number, block in enumerate(blocks):
         first, _, lines = block.partition("\n")
         if first != str(number):
             raise ValueError(f"tree {number} is called {first[:20]!r}")
-        yield f"Tree={number}\n{_tree(_pairs(lines), columns)}\n\n"
+        yield f"Tree={number}\n{_tree(_pairs(lines), columns, start[number] if number < len(start) else 0.0)}\n\n"
     yield "end of trees\n"
 
 
@@ -96,8 +108,8 @@ def _numbers(name: str, values: dict[str, str], count: int, *, whole: bool) -> n
     return found
 
 
-def _tree(values: dict[str, str], columns: int) -> str:
-    """Returns a valid tree, written anew."""
+def _tree(values: dict[str, str], columns: int, start: float) -> str:
+    """Returns a valid tree, written anew, with a value added to its leaves."""
     leaves, categories = (int(_numbers(name, values, 1, whole=True)[0]) for name in ("num_leaves", "num_cat"))
     if not 1 <= leaves <= _LEAVES or not 0 <= categories < leaves or values.get("is_linear", "0") != "0":
         raise ValueError(f"a tree has {leaves} leaves and {categories} sets of categories, or linear leaves")
@@ -110,6 +122,8 @@ def _tree(values: dict[str, str], columns: int) -> str:
     found = {name: _numbers(name, values, count, whole=name in _WHOLE) for name, count in counts.items()}
     if leaves > 1:
         _check_splits(found, columns, categories)
+    if start:
+        values = {**values, "leaf_value": " ".join(repr(float(leaf) + start) for leaf in found["leaf_value"])}
     # A tree of one leaf has nothing else.
     written = {"num_leaves": str(leaves), "num_cat": str(categories), **{name: values[name] for name in counts}}
     return "\n".join(f"{name}={value}" for name, value in {**written, "is_linear": "0", "shrinkage": "1"}.items())

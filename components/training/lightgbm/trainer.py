@@ -1,4 +1,4 @@
-"""The LightGBM trainer: boosted trees. An epoch, like a step, is a boosting round, which adds a tree (one for each class)."""
+"""The LightGBM trainer: boosted trees. An epoch, like a step, is a boosting round, which adds a tree for each output."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.lightgbm.columns import categorical, column_order, read
 from switchyard.components.training.lightgbm.library import lightgbm
 from switchyard.components.training.lightgbm.model_file import FILE, save_model
+from switchyard.components.training.lightgbm.objectives import TASKS as WIDE
+from switchyard.components.training.lightgbm.objectives import Objective, exported
 from switchyard.components.training.lightgbm.predictor import LightgbmPredictor
 from switchyard.components.training.positional import save_names
 
@@ -47,20 +49,29 @@ class LightgbmTrainer(Trainer):
     def fit(self, request: TrainRequest, report: Report) -> TrainResult:
         """See the base class."""
         hyper, spec = request.hyperparameters, request.spec
-        if spec.task not in _OBJECTIVES:
-            raise UserError(f"task: lightgbm trains {', '.join(_OBJECTIVES)}, received {spec.task!r}; choose another framework")
+        if spec.task not in (*_OBJECTIVES, *WIDE):
+            known = ", ".join((*_OBJECTIVES, *WIDE))
+            raise UserError(f"task: lightgbm trains {known}, received {spec.task!r}; choose another framework")
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
         ordered = column_order(request.train, spec.features)
-        if not ledger.finished:
-            params = _parameters(hyper, spec.task, spec.outputs, ledger.epochs)
+        objective = None
+        if spec.task in WIDE or not ledger.finished:
             rows, labels, weights = read(request.train, ordered)
+            objective = Objective(spec.task, labels, weights) if spec.task in WIDE else None
+        if not ledger.finished:
+            params = _parameters(hyper, objective or _OBJECTIVES[spec.task], spec.outputs, ledger.epochs)
             if hyper.class_weights:
                 weights = np.asarray(hyper.class_weights)[labels] * (1.0 if weights is None else weights)
-            train = lightgbm.Dataset(rows, labels, weight=weights, params=params, categorical_feature=categorical(ordered))
+            # LightGBM has one column of labels; an objective of ours has all of them, and the weights.
+            columns = {"categorical_feature": categorical(ordered), "params": params}
+            columns |= {"label": np.zeros(len(labels))} if objective else {"label": labels, "weight": weights}
+            train = lightgbm.Dataset(rows, **columns)
             rows, held_labels, held_weights = read(request.eval, ordered)
-            held = lightgbm.Dataset(rows, held_labels, reference=train, params=params)
+            held = lightgbm.Dataset(
+                rows, np.zeros(len(held_labels)) if objective else held_labels, reference=train, params=params
+            )
             del rows
-            course = _Rounds(ledger, report, spec.task, weighted=request.train.weighted)
+            course = _Rounds(ledger, report, spec.task, objective, weighted=request.train.weighted)
             lightgbm.train(
                 params,
                 train,
@@ -75,7 +86,10 @@ class LightgbmTrainer(Trainer):
             )
         booster = lightgbm.Booster(model_file=ledger.last(_LAST))
         best = booster.model_to_string(num_iteration=ledger.best_epoch)
-        save_model(best, request.export_dir / FILE)
+        if objective:
+            save_model(best, request.export_dir / FILE, objective=exported(spec.task, spec.outputs), start=objective.start)
+        else:
+            save_model(best, request.export_dir / FILE)
         save_names(request.export_dir, [f.name for f in ordered])
         leaves = sum(int(line.removeprefix("num_leaves=")) for line in best.split("\n") if line.startswith("num_leaves="))
         return ledger.result(parameters=leaves, device=request.accelerator.kind)
@@ -89,8 +103,9 @@ class LightgbmTrainer(Trainer):
 class _Rounds:
     """A callback at the end of each round: measures, reports, writes the checkpoint, stops when the ledger is finished."""
 
-    def __init__(self, ledger: TrainingLedger, report: Report, task: str, *, weighted: bool) -> None:
+    def __init__(self, ledger: TrainingLedger, report: Report, task: str, objective: Objective | None, *, weighted: bool) -> None:
         self._ledger, self._report, self._task, self._weighted = ledger, report, task, weighted
+        self._objective = objective
         self._metrics: dict[str, float] = {}
         self._saved = ledger.epochs
 
@@ -101,7 +116,7 @@ class _Rounds:
         # Models serve float32, and LightGBM stops adding trees where its float32 gradients overflow.
         largest = float(np.abs(scores).max())
         check_finite(f"{prefix}loss", largest if largest < _LARGEST else math.inf, self._ledger.epochs + 1)
-        scores = scores.reshape(len(labels), -1)
+        scores = self._objective.scores(scores) if self._objective else scores.reshape(len(labels), -1)
         self._metrics |= epoch_metrics(self._task, scores, labels, prefix=prefix, weights=weights, weighted=self._weighted)
         return []
 
@@ -119,11 +134,11 @@ class _Rounds:
             raise lightgbm.callback.EarlyStopException(ledger.best_epoch - 1, [])
 
 
-def _parameters(hyper: Hyperparameters, task: str, outputs: int, done: int) -> dict[str, Any]:
+def _parameters(hyper: Hyperparameters, objective: str | Objective, outputs: int, done: int) -> dict[str, Any]:
     trees = hyper.trees or Trees()
     return {
-        "objective": _OBJECTIVES[task],
-        **({"num_class": outputs} if task == "multiclass" else {}),
+        "objective": objective,
+        **({"num_class": outputs} if outputs > 1 else {}),
         "metric": "none",
         "learning_rate": hyper.learning_rate,
         "num_leaves": trees.leaves,
