@@ -62,4 +62,5 @@ def exported(task: str, outputs: int) -> str:
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-values.clip(-500, 500)))
+    shares: np.ndarray = 1 / (1 + np.exp(-values.clip(-500, 500)))
+    return shares

@@ -63,9 +63,13 @@ class LightgbmTrainer(Trainer):
             if hyper.class_weights:
                 weights = np.asarray(hyper.class_weights)[labels] * (1.0 if weights is None else weights)
             # LightGBM has one column of labels; an objective of ours has all of them, and the weights.
-            columns = {"categorical_feature": categorical(ordered), "params": params}
-            columns |= {"label": np.zeros(len(labels))} if objective else {"label": labels, "weight": weights}
-            train = lightgbm.Dataset(rows, **columns)
+            train = lightgbm.Dataset(
+                rows,
+                np.zeros(len(labels)) if objective else labels,
+                weight=None if objective else weights,
+                params=params,
+                categorical_feature=categorical(ordered),
+            )
             rows, held_labels, held_weights = read(request.eval, ordered)
             held = lightgbm.Dataset(
                 rows, np.zeros(len(held_labels)) if objective else held_labels, reference=train, params=params
@@ -87,7 +91,9 @@ class LightgbmTrainer(Trainer):
         booster = lightgbm.Booster(model_file=ledger.last(_LAST))
         best = booster.model_to_string(num_iteration=ledger.best_epoch)
         if objective:
-            save_model(best, request.export_dir / FILE, objective=exported(spec.task, spec.outputs), start=objective.start)
+            save_model(
+                best, request.export_dir / FILE, objective=exported(spec.task, spec.outputs), start=objective.start.tolist()
+            )
         else:
             save_model(best, request.export_dir / FILE)
         save_names(request.export_dir, [f.name for f in ordered])
