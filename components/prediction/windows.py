@@ -48,6 +48,15 @@ class LastWindows:
     windows: int
     refused: list[dict[str, Any]]
 
+    @property
+    def refusals(self) -> int:
+        """Number of rows and series refused, also of those that `refused` only counts."""
+        return _number_of(self.refused)
+
+
+def _number_of(refused: Sequence[Mapping[str, Any]]) -> int:
+    return sum(int(line.get("number", 1)) for line in refused)
+
 
 def write_last_windows(
     summary: DatasetSummary, kinds: Mapping[str, str], missing_values: Sequence[str], path: Path
@@ -63,12 +72,18 @@ def write_last_windows(
         path: the Parquet file.
 
     Raises:
-        UserError: a column is missing, a time occurs twice in a series, or the table does not fit into memory.
+        UserError: a column is missing, a time occurs twice in a series, a row does not fit a model that ignores gaps, or the
+            table does not fit into memory.
     """
     known = KnownWindows.of(summary.windows or {})
     settings = known.settings
     refused: list[dict[str, Any]] = []
     series = _series(known, summary, kinds, missing_values, refused)
+    if known.step is None and refused:
+        raise UserError(
+            f"{refused[0]['file']}: {refused[0]['reason']} ({_number_of(refused):,} such rows). The model ignores gaps "
+            "(data.windows.gaps), so the rows around them would be taken as consecutive: fix them, or take them out of INPUT."
+        )
     first, reasons = last_windows(series, known)
     refused += [{settings.group or "series": series.names[group], "reason": why} for group, why in reasons.items()]
     group = (settings.group,) if settings.group else ()
@@ -93,7 +108,7 @@ def write_labelled_windows(summary: DatasetSummary, kinds: Mapping[str, str], pa
     refused: list[dict[str, Any]] = []
     series = _series(known, summary, kinds, (), refused)
     if refused:
-        raise UserError(f"{refused[0]['file']}: {refused[0]['reason']} ({len(refused):,} such rows). Fix them.")
+        raise UserError(f"{refused[0]['file']}: {refused[0]['reason']} ({_number_of(refused):,} such rows). Fix them.")
     first = series.candidates(settings.length)
     ahead = series.missing([settings.label, *settings.known])
     complete = Completeness(series.breaks(known.step), series.missing(known.past), ahead)

@@ -286,10 +286,10 @@ def _of_windows(job: BatchJob, summary: DatasetSummary) -> BatchJob:
     parts = Path(job.parts)
     file = parts / "windows.parquet"
     found = write_last_windows(summary, job.kinds, job.missing_values, file)
-    if job.max_bad_rows is not None and len(found.refused) > job.max_bad_rows:
+    if job.max_bad_rows is not None and found.refusals > job.max_bad_rows:
         raise ArgumentError(
             "max_bad_rows",
-            f"{len(found.refused)} rows and series cannot be predicted, {job.max_bad_rows} are allowed. The first of them: "
+            f"{found.refusals} rows and series cannot be predicted, {job.max_bad_rows} are allowed. The first of them: "
             f"{found.refused[0]['reason']}",
         )
     lines = "".join(f"{json.dumps(line)}\n" for line in found.refused)

@@ -259,6 +259,22 @@ def test_a_table_without_a_column_of_the_past_is_refused(tmp_path):
         predicted(tmp_path, table(days=10).drop(columns="promo"))
 
 
+def test_every_row_that_cannot_be_read_counts_and_ends_a_prediction_that_ignores_gaps(tmp_path):
+    made, _ = read(spec_of(tmp_path, table()))
+    ignoring, _ = read(spec_of(tmp_path, table(), {"gaps": "ignore"}))
+    file = tmp_path / "new.csv"
+    file.write_text(table(days=10).to_csv(index=False) + "a,ragged,row,of,six,fields\n" * 50)
+
+    def last(windows):
+        summary = DatasetSummary("", [], {}, {}, {}, 0, [], [], "", "multioutput", [], {}, windows=windows.known.as_dict())
+        return write_last_windows(summary, {str(file): "csv"}, (), tmp_path / "w.parquet")
+
+    found = last(made)
+    assert (found.windows, found.refusals) == (2, 50)
+    with pytest.raises(UserError, match=r"new\.csv: .*\(50 such rows\)\. The model ignores gaps"):
+        last(ignoring)
+
+
 def test_an_excluded_group_names_the_series_and_is_no_feature(tmp_path):
     spec = spec_of(tmp_path, table(), exclude=["shop"])
     made, splits = read(spec)
