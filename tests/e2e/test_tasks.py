@@ -1,4 +1,4 @@
-"""Each task of the table beyond the three that are inferred: one run of both trainers with a search, and all that follows."""
+"""Each task of the table but binary: one run of both networks and of boosted trees with a search, and all that follows."""
 
 import json
 
@@ -17,32 +17,44 @@ CONFIGS = {
     "multioutput": {"label": LABELS["multioutput"]},
     "multilabel": {"label": LABELS["multilabel"]},
     "ranking": {"label": "relevance", "group": "query_id"},
+    "multiclass": {"label": "relevance"},
+    "regression": {"label": "y"},
 }
+# Tasks on the data of another one.
+DATA = {"multiclass": "ranking", "regression": "quantile"}
 # Task -> the columns of predictions, metrics of the test split with their bounds, and what the evaluation's page shows.
 COLUMNS = {
     "quantile": ["quantile_0.1", "quantile_0.5", "quantile_0.9"],
     "multioutput": ["prediction_power", "prediction_heat"],
     "multilabel": [f"{kind}_{label}" for kind in ("prediction", "probability") for label in LABELS["multilabel"]],
     "ranking": ["score"],
+    "multiclass": ["prediction", *(f"probability_{n}" for n in range(4))],
+    "regression": ["prediction"],
 }
 BOUNDS = {
     "quantile": {"loss": (0.1, 0.2), "coverage": (0.7, 0.9)},
     "multioutput": {"loss": (0.1, 0.4), "loss/power": (0.1, 0.4), "loss/heat": (0.1, 0.6), "mae": (0.2, 0.5)},
     "multilabel": {"auc": (0.7, 0.95), "auc_micro": (0.7, 0.95), "auc/late": (0.7, 0.95), "loss": (0.2, 0.5)},
     "ranking": {"ndcg_10": (0.85, 0.97), "ndcg_5": (0.8, 0.97), "ndcg": (0.85, 0.98), "map": (0.8, 0.98), "loss": (1.0, 2.5)},
+    "multiclass": {"accuracy": (0.6, 0.9), "loss": (0.4, 0.9)},
+    "regression": {"loss": (0.2, 0.9), "mae": (0.3, 0.7)},
 }
 PAGE = {
     "quantile": ["Calibration of the quantiles", "coverage"],
     "multioutput": ["loss/power", "mae/heat"],
     "multilabel": ["auc_micro", "accuracy/damaged"],
     "ranking": ["Mean relevance by rank", "ndcg_10"],
+    "multiclass": ["Confusion matrix", "accuracy"],
+    "regression": ["mae"],
 }
+OF_TREES = [task for task in CONFIGS if task != "quantile"]
 SMALL = ["--set", "trainer.hyperparameters.epochs=4", "--set", "trainer.hyperparameters.learning_rate=0.01"]
 
 
 def config(task, folder):
     """Writes the pipeline of a task and its data."""
-    document = {"name": f"a_{task}", "task": task, "data": {"splits": write(task, folder)}, **CONFIGS[task]}
+    data = {"splits": write(DATA.get(task, task), folder), "exclude": ["query_id"] if task == "multiclass" else []}
+    document = {"name": f"a_{task}", "task": task, "data": data, **CONFIGS[task]}
     document["evaluation"] = {"slices": ["city"]}
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(document))
     return folder / "pipeline.yaml"
@@ -50,19 +62,21 @@ def config(task, folder):
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def ran(request, warm, tmp_path_factory):
-    """The task, its folder and its run of both trainers, each with a search of two trials."""
+    """The task, its folder and its run of both networks and, of most tasks, of trees, each with a search of two trials."""
     folder = tmp_path_factory.mktemp(request.param)
-    tune = yaml.safe_dump({"space": {"learning_rate": [0.003, 0.01]}, "trials": 2}, default_flow_style=True).strip()
-    done = warm.run(config(request.param, folder), folder / "w", *BOTH, "--set", f"tune={tune}", *SMALL)
+    space = {"learning_rate": [0.003, 0.01], **({"trees.leaves": [7, 15]} if request.param in OF_TREES else {})}
+    trees = ["--trainer", "lightgbm", "--set", "trainer.trees.rounds=60"] if request.param in OF_TREES else []
+    tune = yaml.safe_dump({"space": space, "trials": 2}, default_flow_style=True, width=1000).strip()
+    done = warm.run(config(request.param, folder), folder / "w", *BOTH, *trees, "--set", f"tune={tune}", *SMALL)
     return request.param, folder, done.json
 
 
-def test_both_trainers_are_searched_trained_evaluated_served_and_promoted(ran):
+def test_all_trainers_are_searched_trained_evaluated_served_and_promoted(ran):
     task, _, result = ran
     assert result["status"] == "blessed"
     assert result["model_version"] == result["champion"]
     assert {"tuning_tensorflow", "tuning_pytorch", "data_gate", "infra_validation", "report"} <= result["stages"].keys()
-    for trainer in ("tensorflow", "pytorch"):
+    for trainer in ("tensorflow", "pytorch", *(["lightgbm"] if task in OF_TREES else [])):
         for metric, (low, high) in BOUNDS[task].items():
             assert low < result["models"][trainer]["metrics"][metric] < high, (trainer, metric)
 
@@ -112,7 +126,7 @@ def test_the_next_run_is_compared_with_the_champion_and_both_on_rows_of_a_file(r
         assert metrics[versions[0]][metric] == pytest.approx(first["metrics"][metric], abs=1e-6)
 
 
-@pytest.mark.parametrize("task", CONFIGS)
+@pytest.mark.parametrize("task", [task for task in CONFIGS if task not in DATA])
 def test_kubeflows_local_runner_measures_the_same(task, warm, tmp_path):
     path = config(task, tmp_path)
     arguments = ["--trainer", "pytorch", *SMALL, *NO_CONTEST]
