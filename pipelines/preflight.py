@@ -28,12 +28,13 @@ from switchyard.components.signing.signatures import check_signer
 from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
-from switchyard.components.training.config import TrainerSettings, is_code
+from switchyard.components.training.config import is_code
 from switchyard.components.training.hooks import check_hooks, hooks_in, may_train_itself
 from switchyard.components.training.huggingface import HuggingFaceModel
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
 from switchyard.components.training.names import LOSSES, NETWORKS
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.trainers import boosts_trees
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 from switchyard.components.user_code.dependencies import check_installed

@@ -8,8 +8,8 @@ from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from switchyard.components.artifacts import StartingPoint
-from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.executor import Executor
+from switchyard.components.training.settings import TrainerSettings
 
 
 class TrainingSpec(types.ComponentSpec):

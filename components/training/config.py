@@ -11,7 +11,6 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from switchyard.components.config import Names, Number, Positive, Section
 from switchyard.components.errors import did_you_mean
-from switchyard.components.ingest.config import AugmentConfig
 from switchyard.components.metrics import trained_names
 from switchyard.components.tracking.model_registry import CHAMPION
 from switchyard.components.tracking.references import name_and_selector
@@ -19,7 +18,6 @@ from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProf
 from switchyard.components.training.huggingface import HuggingFaceModel, ModelForms, check_huggingface, forms
 from switchyard.components.training.losses import PARAMETERS, check_parameters
 from switchyard.components.training.names import COMMON_TO_TREES, FRAMEWORKS, LOSSES, NETWORKS, TREES, Optimizer, Schedule
-from switchyard.components.user_code.loading import UserCode
 
 # YAML parses the class 1 as a number; the label's classes are identified by their text.
 ClassWeights = Annotated[
@@ -390,52 +388,6 @@ class TrainerConfig(Section):
             raise ValueError(
                 f"loss_parameters: the loss has no parameters; set trainer.loss to one that has ({named}) or to your own function"
             )
-
-
-class TrainerSettings(Section):
-    """The settings of training and tuning for one framework.
-
-    Attributes:
-        version: version of Switchyard.
-        bundle: format version of the written bundle.
-        framework: as in the config; a user's file is replaced by its snapshot.
-        own_preprocessing: whether the user provides a `preprocessing_fn`.
-        code: snapshot of the user's model; None selects the default model.
-        model_parameters: see `TrainerConfig`.
-        loss: name of the loss; None selects the task's own.
-        loss_code: snapshot of the user's loss.
-        loss_parameters: see `TrainerConfig`.
-        callbacks_code: snapshot of the user's callbacks.
-        start_from: see `TrainerConfig`; which version that is, the warm start's artifact says.
-        initialize: see `TrainerConfig`.
-        freeze: see `TrainerConfig`.
-        sample_weight: see `TrainerConfig`.
-        augment: column of images -> how they are changed in training.
-        hyperparameters: see `TrainerConfig`.
-        trees: see `TrainerConfig`; None for a framework of networks.
-        accelerator: devices, precision, determinism.
-        dependencies: packages of the user's code, if there is any that makes the model; part of the bundle's requirements.
-    """
-
-    version: str
-    bundle: int
-    framework: str
-    own_preprocessing: bool
-    code: UserCode | None
-    model_parameters: dict[str, Any]
-    loss: str | None
-    loss_code: UserCode | None
-    loss_parameters: dict[str, Any]
-    callbacks_code: UserCode | None = None
-    start_from: str | None = None
-    initialize: tuple[str, ...] = ()
-    freeze: tuple[str, ...] = ()
-    sample_weight: str | None = None
-    augment: dict[str, AugmentConfig] = {}
-    hyperparameters: HyperparametersConfig
-    trees: TreesConfig | None = None
-    accelerator: AcceleratorProfile
-    dependencies: tuple[str, ...] = ()
 
 
 def is_code(reference: str) -> bool:

@@ -24,12 +24,12 @@ from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import keep_digest
-from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.contract import TrainResult
 from switchyard.components.training.hooks import OF_OWN_TRAINING, may_train_itself, replaced
 from switchyard.components.training.inputs import local_columns, local_start, local_summary, local_tokenizer
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger, diverged
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.start import STARTED_FROM, Origin
 from switchyard.components.training.trainers import TRAINERS, trainer_class
 from switchyard.components.training.tuned import best_values, with_values

@@ -7,7 +7,6 @@ from pathlib import Path
 from switchyard.components.config import Section
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.contract import Report, TrainResult, WorkerGroup
 from switchyard.components.training.example_source import WHOLE
 from switchyard.components.training.hooks import hooks_in
@@ -15,6 +14,7 @@ from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.losses import OF_MODEL, Loss, named_loss
 from switchyard.components.training.names import LOSSES
 from switchyard.components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.trainers import boosts_trees, trainer_class
 
 

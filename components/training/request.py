@@ -13,7 +13,7 @@ from switchyard.components.tasks import TASKS
 from switchyard.components.training.augmentation import augmented
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.columns import read_features
-from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, TreesConfig
+from switchyard.components.training.config import HyperparametersConfig, TreesConfig
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import WHOLE, Shard
 from switchyard.components.training.examples import transformed_examples
@@ -23,6 +23,7 @@ from switchyard.components.training.losses import OF_MODEL, Loss, check_smoothin
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.names import COMMON_TO_TREES
 from switchyard.components.training.queries import query_examples
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.start import Start, start_of
 from switchyard.components.user_code.loading import blamed, folder_of, load_function
 

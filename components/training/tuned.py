@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, TreesConfig
+from switchyard.components.training.config import HyperparametersConfig, TreesConfig
 from switchyard.components.training.names import MODEL_PARAMETER, TREE_PARAMETER
+from switchyard.components.training.settings import TrainerSettings
 
 BEST = "best.json"
 

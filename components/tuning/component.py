@@ -8,7 +8,7 @@ from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from switchyard.components.artifacts import StartingPoint
-from switchyard.components.training.config import TrainerSettings
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.tuning.executor import Executor
 

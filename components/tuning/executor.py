@@ -11,8 +11,8 @@ from tfx.types import artifact_utils
 
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tracking import run as tracking
-from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.inputs import local_columns, local_start, local_summary
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.tuning.page import tuning_page
 from switchyard.components.tuning.results import PAGE, TRIALS, TuningResult

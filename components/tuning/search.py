@@ -23,10 +23,10 @@ from switchyard.components.metrics import direction
 from switchyard.components.progress import say, warn
 from switchyard.components.text.escaping import sqlite_uri
 from switchyard.components.tracking import run as tracking
-from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger
 from switchyard.components.training.names import MODEL_PARAMETER, TREE_PARAMETER
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.results import TrialResult, TuningResult

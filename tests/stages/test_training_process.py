@@ -18,9 +18,10 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.columns import FILE, ColumnsWriter, features_json
-from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
+from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.workers.group import train
 from switchyard.components.training.workers.predicting import predictor_class
 from switchyard.components.training.workers.training_process import TrainingServers, running_server, training_server

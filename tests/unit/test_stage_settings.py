@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from switchyard.components.data_gate.config import DataGateSettings
-from switchyard.components.training.config import TrainerSettings
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.pipelines.config import stage_settings
 from switchyard.pipelines.config.load import load_config
 

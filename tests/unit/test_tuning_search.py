@@ -6,9 +6,10 @@ import pytest
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
+from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger
+from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.search import Inputs, Search, suggest

@@ -25,9 +25,9 @@ from switchyard.components.user_code.loading import is_file
 if TYPE_CHECKING:
     import numpy as np
 
-    from switchyard.components.training.config import TrainerSettings
     from switchyard.components.training.contract import Predictor
     from switchyard.components.training.job import TrainingJob
+    from switchyard.components.training.settings import TrainerSettings
 
 # This framework trains in the stage's process, which has already imported it.
 STAGES_OWN = "tensorflow"

@@ -240,8 +240,8 @@ def _predict(order: Mapping[str, str], connection: socket.socket, lines: Buffere
 
 def _done(order: Mapping[str, Any], report: Any, send: Any) -> Any:
     from switchyard.components.progress import set_sink
-    from switchyard.components.training.config import TrainerSettings
     from switchyard.components.training.job import TrainingJob, check_trainer
+    from switchyard.components.training.settings import TrainerSettings
     from switchyard.components.training.workers.group import train_here
 
     if not order["trial"]:
