@@ -111,6 +111,8 @@ def roles_of(types: Mapping[str, ColumnType], settings: WindowSettings, excluded
                 raise UserError(
                     f"data.windows.{key}: unknown column {name!r}.{did_you_mean(name, types)} Columns: {in_a_line(types)}."
                 )
+    if types[settings.label].meaning == BOOLEAN:
+        raise UserError(f"label: {settings.label!r} holds true and false, and windows forecast numbers. Write 0 and 1.")
     used = {n: t for n, t in types.items() if t.kind != EMPTY or (is_partial and n != settings.order)}
     kind = types[settings.order].meaning
     if types[settings.order].is_list or kind.partition("[")[0] not in (INTEGERS, TIMESTAMP):
@@ -265,6 +267,12 @@ def _windows(series: Series, settings: WindowSettings, roles: Roles, step: int |
         "windows with a gap": int((~good).sum()),
         "windows with a missing number": int((good & ~known).sum()),
     }
+    if not (good & known).any():
+        listed = "; ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
+        raise UserError(
+            f"data.windows: no window is complete ({listed}). Fill in what is missing, exclude columns that lack numbers by "
+            "data.exclude, or give smaller values of past and future."
+        )
     return first[good & known], dropped
 
 

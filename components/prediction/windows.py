@@ -72,8 +72,8 @@ def write_last_windows(
         path: the Parquet file.
 
     Raises:
-        UserError: a column is missing, a time occurs twice in a series, a row does not fit a model that ignores gaps, or the
-            table does not fit into memory.
+        UserError: a column is missing, a time occurs twice in a series, a row does not fit a model that ignores gaps, no
+            series has a window, or the table does not fit into memory.
     """
     known = KnownWindows.of(summary.windows or {})
     settings = known.settings
@@ -86,6 +86,11 @@ def write_last_windows(
         )
     first, reasons = last_windows(series, known)
     refused += [{settings.group or "series": series.names[group], "reason": why} for group, why in reasons.items()]
+    if not len(first):
+        raise UserError(
+            f"INPUT: none of {len(reasons):,} series can be predicted; the first: {next(iter(reasons.values()))}. Give more rows "
+            "of each series, or fix them."
+        )
     group = (settings.group,) if settings.group else ()
     save(series, first, known, path, {**{n: n for n in group if n not in known.still}, _AS_GIVEN: settings.order})
     say(f"{len(series.order):,} rows, {len(first):,} of {len(series.bounds[0]):,} series are predicted")

@@ -275,6 +275,20 @@ def test_every_row_that_cannot_be_read_counts_and_ends_a_prediction_that_ignores
         last(ignoring)
 
 
+def test_a_table_whose_series_are_all_too_short_is_refused(tmp_path):
+    with pytest.raises(UserError, match="INPUT: none of 2 series can be predicted; the first: has 2 rows up to the last one"):
+        predicted(tmp_path, table(days=2))
+
+
+def test_windows_that_all_lack_a_number_and_a_label_of_booleans_are_refused_with_the_reason(tmp_path):
+    frame = table().astype({"promo": float})
+    frame.loc[frame.day.str.endswith(("1", "3", "5", "7", "9")), "promo"] = np.nan
+    with pytest.raises(UserError, match=r"no window is complete \(72 windows with a missing number\)\. Fill in"):
+        read(spec_of(tmp_path, frame, {"gaps": "drop"}))
+    with pytest.raises(UserError, match="label: 'sales' holds true and false, and windows forecast numbers"):
+        read(spec_of(tmp_path, table().assign(sales=lambda rows: rows.promo > 0)))
+
+
 def test_an_excluded_group_names_the_series_and_is_no_feature(tmp_path):
     spec = spec_of(tmp_path, table(), exclude=["shop"])
     made, splits = read(spec)
