@@ -111,8 +111,10 @@ def roles_of(types: Mapping[str, ColumnType], settings: WindowSettings, excluded
                 raise UserError(
                     f"data.windows.{key}: unknown column {name!r}.{did_you_mean(name, types)} Columns: {in_a_line(types)}."
                 )
-    if types[settings.label].meaning == BOOLEAN:
-        raise UserError(f"label: {settings.label!r} holds true and false, and windows forecast numbers. Write 0 and 1.")
+    if types[settings.label].kind == STRING:
+        raise UserError(
+            f"label: {settings.label!r} holds texts or true and false, and windows forecast numbers. Write 0 and 1 for these."
+        )
     used = {n: t for n, t in types.items() if t.kind != EMPTY or (is_partial and n != settings.order)}
     kind = types[settings.order].meaning
     if types[settings.order].is_list or kind.partition("[")[0] not in (INTEGERS, TIMESTAMP):

@@ -285,7 +285,7 @@ def test_windows_that_all_lack_a_number_and_a_label_of_booleans_are_refused_with
     frame.loc[frame.day.str.endswith(("1", "3", "5", "7", "9")), "promo"] = np.nan
     with pytest.raises(UserError, match=r"no window is complete \(72 windows with a missing number\)\. Fill in"):
         read(spec_of(tmp_path, frame, {"gaps": "drop"}))
-    with pytest.raises(UserError, match="label: 'sales' holds true and false, and windows forecast numbers"):
+    with pytest.raises(UserError, match="label: 'sales' holds texts or true and false, and windows forecast numbers"):
         read(spec_of(tmp_path, table().assign(sales=lambda rows: rows.promo > 0)))
 
 
