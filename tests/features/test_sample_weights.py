@@ -9,7 +9,7 @@ import yaml
 from mlflow.models import Model
 
 from benchmarks.by_hand.data import LABELS, write
-from tests.e2e.test_tasks import BOTH, SMALL
+from tests.features.test_tasks import BOTH, SMALL
 
 LABEL, WEIGHT, OTHER = LABELS["multilabel"], "importance", "urgency"
 
