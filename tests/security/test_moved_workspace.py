@@ -447,7 +447,7 @@ def test_a_pipeline_runs_in_a_copied_and_in_a_moved_workspace(tmp_path, warm):
     """The whole of it: run, `cp -r`, run the copy with other settings, `mv`, run again from the cache, predict."""
     quick = ["--set", "trainer.hyperparameters.epochs=2", "--set", "evaluation.improvement=null"]
     project = tmp_path / "original"
-    shutil.copytree(BREAST_CANCER.parent, project)
+    shutil.copytree(BREAST_CANCER.parent, project, ignore=shutil.ignore_patterns(".switchyard"))  # of `make demo`
     warm.run(project / "pipeline.yaml", project / ".switchyard", *quick)
     before = contents(project)
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from PIL import Image
 
-from switchyard.components.bundle.model import BundleInfo
+from switchyard.components.bundle.model import BundleInfo, training_data
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.serving_sample import sample_statistics
 from switchyard.components.errors import UserError
@@ -191,10 +191,11 @@ def test_parts_of_predictions_are_not_resumed_with_a_changed_image(photos, tmp_p
     rows = csv(photos, ["images/a.png", "images/b.jpg"])
     bundle_with_images(tmp_path / "model", "photo")
     wanted = _Files((str(rows),), tmp_path / "out.csv", "auto", (), None, (), fresh=False)
-    before = _plan(tmp_path / "model", {str(rows): "csv"}, "csv", wanted)
-    assert _plan(tmp_path / "model", {str(rows): "csv"}, "csv", wanted) == before
+    summary = DatasetSummary.load(str(training_data(tmp_path / "model")))
+    before = _plan(tmp_path / "model", summary, {str(rows): "csv"}, "csv", wanted)
+    assert _plan(tmp_path / "model", summary, {str(rows): "csv"}, "csv", wanted) == before
     (photos / "images" / "a.png").write_bytes(OTHER)
-    assert _plan(tmp_path / "model", {str(rows): "csv"}, "csv", wanted) != before
+    assert _plan(tmp_path / "model", summary, {str(rows): "csv"}, "csv", wanted) != before
 
 
 def test_a_run_with_a_changed_image_in_the_serving_sample_is_not_the_last_one(photos, tmp_path):
