@@ -1,6 +1,6 @@
 """The specification of ingest's input, as most tests need it. Imports no framework."""
 
-from switchyard.components.ingest.scan import InputSpec
+from switchyard.components.ingest.input_spec import InputSpec
 
 
 def input_spec(*paths, **changes):

@@ -6,8 +6,9 @@ import numpy as np
 
 from switchyard.components.evaluation.bootstrap import Rows
 from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.ingest.number_lists import wide_labels
-from switchyard.components.ingest.scan import InputSpec, Scan, scan
+from switchyard.components.ingest.scan import Scan, scan
 from switchyard.components.ingest.texts import first_rows
 from switchyard.components.ingest.typed import TypedColumns
 from switchyard.components.tasks import TASKS

@@ -32,7 +32,7 @@ from switchyard.components.values.cells import is_list, plain
 from switchyard.components.values.cells import is_text as holds_text
 
 if TYPE_CHECKING:
-    from switchyard.components.ingest.scan import InputSpec
+    from switchyard.components.ingest.input_spec import InputSpec
 
 
 class ColumnsSeen:

@@ -11,7 +11,7 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from switchyard.components.ingest.driver import Driver
 from switchyard.components.ingest.executor import Executor
-from switchyard.components.ingest.scan import InputSpec
+from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.text.compact import compact
 
 

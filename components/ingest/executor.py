@@ -21,9 +21,10 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.batch_size import parts_of
 from switchyard.components.ingest.column_types import EMPTY, FLOAT, INTEGER
 from switchyard.components.ingest.columns_seen import located, reads_texts
+from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.ingest.keys import key_hashes
 from switchyard.components.ingest.labels import ZERO_OR_ONE, class_column, zero_or_one
-from switchyard.components.ingest.scan import InputSpec, Scan, read_batches, scan
+from switchyard.components.ingest.scan import Scan, read_batches, scan
 from switchyard.components.ingest.typed import MisfitError, TypedColumns
 from switchyard.components.ingest.windowed import Windowed, windowed
 from switchyard.components.ingest.writer import SplitWriter, assign, row_hashes, take

@@ -22,7 +22,7 @@ from switchyard.components.values.base64_values import from_base64
 from switchyard.components.values.images import MOST_BYTES, fault, is_image
 
 if TYPE_CHECKING:
-    from switchyard.components.ingest.scan import InputSpec
+    from switchyard.components.ingest.input_spec import InputSpec
 
 # Rows of a batch with images, which are read into memory.
 _ROWS = 64

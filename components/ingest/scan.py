@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,13 +13,14 @@ import pyarrow as pa
 from switchyard.components.data import class_order
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.ingest.bad_rows import BadRows
-from switchyard.components.ingest.class_lists import check_classes, class_lists, expanded, lists_classes
+from switchyard.components.ingest.class_lists import check_classes, class_lists, expanded
 from switchyard.components.ingest.column_types import EMPTY, FLOAT, INTEGER, STRING, ColumnType
 from switchyard.components.ingest.columns_seen import ColumnsSeen
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
 from switchyard.components.ingest.float_precision import settled
 from switchyard.components.ingest.images import checked_images, in_parts
+from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.ingest.keys import with_key
 from switchyard.components.ingest.labels import (
     ZERO_OR_ONE,
@@ -35,7 +36,7 @@ from switchyard.components.ingest.number_lists import label_shape, vectors
 from switchyard.components.ingest.readers import reader
 from switchyard.components.ingest.reading import Batches
 from switchyard.components.ingest.scalars import check_values
-from switchyard.components.ingest.sources import Listing, format_of, list_files, listed
+from switchyard.components.ingest.sources import format_of, listed
 from switchyard.components.progress import say
 from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
@@ -47,92 +48,6 @@ PEEK_ROWS = 20_000
 PEEK_IMAGES = 2_000
 # The gain of a relevance is 2 to its power.
 LARGEST_RELEVANCE = 31
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """Specification of the input: the config's `data` and `label` as plain data.
-
-    Attributes:
-        columns: column -> declared type, see `switchyard.components.ingest.declared`.
-        csv: options that differ from the defaults of `CsvOptions`.
-        targets: see `DatasetSummary.targets`.
-        group: see `DatasetSummary.group`; also the `split_key`.
-        sample_weight: column with the weights of the rows.
-        images: column of images -> (height, width, channels); `columns` declares it as text.
-        sequences: column of lists -> `length`, `keep` and any `pool`, see `ColumnConfig`.
-        label_separator: separator of class names in a label column that lists them as text.
-        windows: arguments of `WindowSettings`; the files then hold a long table, see `switchyard.components.ingest.windowed`.
-        output_shape: see `DatasetSummary.output_shape`.
-    """
-
-    path: Sequence[str]
-    weights: Mapping[str, float]
-    format: str
-    exclude: Sequence[str]
-    max_bad_rows: int
-    label: str
-    task: str
-    split_paths: Mapping[str, Sequence[str]] | None = None
-    split_key: str | None = None
-    missing_values: Sequence[str] | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    csv: Mapping[str, str | None] = field(default_factory=dict)
-    positive_class: str | None = None
-    max_float32_loss: float = 0.5
-    targets: Sequence[str] = ()
-    group: str | None = None
-    sample_weight: str | None = None
-    images: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    sequences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    label_separator: str = ""
-    windows: Mapping[str, Any] | None = None
-    output_shape: Sequence[int] = ()
-
-    @property
-    def labels(self) -> list[str]:
-        """The label columns; those of listed classes are known after a scan, see `Scan.targets`."""
-        if self.targets and self.task in TASKS and TASKS[self.task].has_labels:
-            return list(self.targets)
-        return [self.label] * bool(self.label)
-
-    @property
-    def lists_classes(self) -> bool:
-        """Whether the label column lists the classes of each row."""
-        return self.task in TASKS and lists_classes(self.task, self.label, self.targets)
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """Fields that differ from their defaults."""
-        factories = {f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(self)}
-        return {name: getattr(self, name) for name, default in factories.items() if getattr(self, name) != default}
-
-    @property
-    def patterns(self) -> list[str]:
-        """All files, folders and globs."""
-        return [*self.path, *(p for paths in (self.split_paths or {}).values() for p in paths)]
-
-    @property
-    def folder_columns(self) -> list[str]:
-        """Columns encoded in folder names."""
-        files = [f for group in self.files().values() for f in group]
-        return list(dict.fromkeys(n for f in files for n in folder_columns(f, self.patterns)))
-
-    def with_folders(self) -> InputSpec:
-        """Returns a copy that declares folder columns as text, because 01 is not 1."""
-        undeclared = [n for n in self.folder_columns if n not in self.columns]
-        return replace(self, columns={**dict.fromkeys(undeclared, TEXT), **self.columns}) if undeclared else self
-
-    @cached_property
-    def listings(self) -> dict[str | None, Listing]:
-        """Split -> files that its patterns matched, cached; the key is None for files whose rows are split by hash."""
-        if self.split_paths:
-            return {split: list_files(paths) for split, paths in self.split_paths.items()}
-        return {None: list_files(self.path)}
-
-    def files(self) -> dict[str | None, list[str]]:
-        """Split -> files, see `listings`."""
-        return {split: found.files for split, found in self.listings.items()}
 
 
 @dataclass

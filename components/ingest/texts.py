@@ -12,7 +12,8 @@ from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import EMPTY, STRING
-from switchyard.components.ingest.scan import InputSpec, Scan, read_batches, scan
+from switchyard.components.ingest.input_spec import InputSpec
+from switchyard.components.ingest.scan import Scan, read_batches, scan
 from switchyard.components.ingest.typed import TypedColumns
 from switchyard.components.text.visible import in_a_line
 

@@ -17,7 +17,8 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import EMPTY, FLOAT, INTEGER, STRING, ColumnType
 from switchyard.components.ingest.columns_seen import located
 from switchyard.components.ingest.declared import TEXT
-from switchyard.components.ingest.scan import InputSpec, Scan, read_batches, scan
+from switchyard.components.ingest.input_spec import InputSpec
+from switchyard.components.ingest.scan import Scan, read_batches, scan
 from switchyard.components.ingest.series import Completeness, Series, borders, shown, shown_step
 from switchyard.components.ingest.typed import MisfitError, TypedColumns
 from switchyard.components.ingest.window_files import save

@@ -10,7 +10,7 @@ from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.infra_validation.config import InfraValidationSettings
-from switchyard.components.ingest.scan import InputSpec
+from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
 from switchyard.components.training.config import HyperparametersConfig, is_code, trainer_name
 from switchyard.components.training.huggingface import CODE, HuggingFaceModel

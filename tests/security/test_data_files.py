@@ -13,8 +13,8 @@ from switchyard.components.ingest import batch_size
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import ColumnType
 from switchyard.components.ingest.executor import _encoded
+from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.ingest.readers import READERS
-from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.ingest.typed import TypedColumns
 from switchyard.components.prediction.output import assemble
 from tests.security.hostile import confined, read

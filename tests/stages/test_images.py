@@ -20,8 +20,9 @@ from switchyard.components.data_gate.serving_sample import sample_statistics
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.images import data_fingerprint, images_of_input, with_images
+from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.ingest.readers import READERS
-from switchyard.components.ingest.scan import InputSpec, read_batches, scan
+from switchyard.components.ingest.scan import read_batches, scan
 from switchyard.components.serving import invocations
 from switchyard.components.serving.bounds import Bounds, InputError
 from switchyard.components.serving.inputs import columns_of

@@ -17,7 +17,8 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import ColumnType
-from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.input_spec import InputSpec
+from switchyard.components.ingest.scan import scan
 from switchyard.components.transform.columns import feature_specs
 from switchyard.components.transform.executor import _in_environment, unusable_features
 from switchyard.components.transform.preprocessing import padded, preprocessing_fn

@@ -14,7 +14,8 @@ from tfx.types import standard_artifacts
 from switchyard.components.errors import DataGateError, UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.executor import Executor
-from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.input_spec import InputSpec
+from switchyard.components.ingest.scan import scan
 from tests.spoiled_files import FORMATS, shown, spoiled_file
 
 SEED = int(os.environ.get("SWITCHYARD_FUZZ_SEED", "1"))

@@ -112,6 +112,7 @@ EARLY = """
 import sys
 from switchyard.components.ingest import csv_reader, scan, sources
 from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.input_spec import InputSpec
 
 path, remote = sys.argv[1:]
 
@@ -127,7 +128,7 @@ if remote == "remote":
     sources.open_file = lambda path: SlowStore(path)
 
 csv_reader._BLOCK = 1 << 16  # many blocks of little data, as of gigabytes
-spec = scan.InputSpec([path], {"train": 1.0}, "csv", [], 0, "nowhere", "auto")
+spec = InputSpec([path], {"train": 1.0}, "csv", [], 0, "nowhere", "auto")
 try:
     scan.scan(spec, BadRows(0), peek=True)
 except scan.UserError as error:
@@ -281,7 +282,7 @@ def test_infinity_among_integral_floats_leaves_them_floats(tmp_path):
 
 
 def test_the_files_are_listed_once(tmp_path, monkeypatch):
-    from switchyard.components.ingest import scan as module
+    from switchyard.components.ingest import input_spec as module
 
     (tmp_path / "d.csv").write_text("x,y\n1,0\n2,1\n")
     calls = []

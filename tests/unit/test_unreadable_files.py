@@ -15,8 +15,9 @@ from switchyard.components.ingest.column_types import ColumnType
 from switchyard.components.ingest.columns_seen import located
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.float_precision import FloatPrecision
+from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.ingest.readers import READERS
-from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.scan import scan
 from switchyard.components.ingest.typed import MisfitError, TypedColumns
 from tests.ingest_inputs import input_spec
 

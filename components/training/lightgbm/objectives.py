@@ -14,7 +14,7 @@ from switchyard.components.tasks import MULTILABEL, MULTIOUTPUT, RANKING
 from switchyard.components.training.epoch_metrics import listwise
 
 TASKS = (MULTIOUTPUT, MULTILABEL, RANKING)
-# Shares of a label that are told apart from never and always.
+# Bounds of a share: one of 0 or 1 has no finite logit.
 _RAREST = 1e-6
 
 
