@@ -19,6 +19,7 @@ STAMP := $(VENV)/.installed
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
+	@echo "Suites: $(SUITES_OF_ALL)"
 
 $(UV):
 	@echo "==> private uv in .tools"
@@ -73,7 +74,7 @@ test-suites: setup $(if $(filter flink,$(SUITES)),flink-if-possible) $(if $(filt
 	$(PYTEST) $(SIDE_BY_SIDE) --record $(subst $(space),$(comma),$(strip $(SUITES))) \
 	  -m "($(subst $(space), or ,$(strip $(SUITES))))$(if $(BUT), and not ($(BUT)))"
 
-test-%: ## Run one suite: contract, stages, e2e, features, kills, security, kubeflow, cluster, serving, tuning, workers, flink, gpu, tpu, containers
+test-%: ## Run one suite, a folder of tests (the list is below)
 	@test -d tests/$* || { echo "make $@: there is no tests/$*. Suites: $(SUITES_OF_ALL)"; exit 2; }
 	@$(MAKE) --no-print-directory test-suites SUITES=$*
 

@@ -17,6 +17,7 @@ def main(arguments):
     for choice in choices:
         last = document["suites"].get(choice.name)
         passed = f"last passed at {last['commit'][:12]}" if last else "no pass recorded"
+        passed += f", recorded passes in a row: {last['in_a_row']}" if last and "in_a_row" in last else ""
         does = f"runs, about {choice.seconds / 60:.0f} min" if choice.runs else "does not run"
         print(f"  {choice.name:<12}{does:<22}{choice.why}; {passed}", file=sys.stderr)
     late = plan.overdue(plan.table(), document, {c.name for c in choices if c.runs})

@@ -11,7 +11,7 @@ RECORDS = ("tests/last_passed.json", "tests/durations.json")
 
 
 def read():
-    """Returns {"landings": [commit, ...], "suites": {name: {"commit", "tests", "seconds"}}}."""
+    """Returns {"landings": [commit, ...], "suites": {name: {"commit", "passed", "seconds", "in_a_row"}}}."""
     found = json.loads(FILE.read_text()) if FILE.exists() else {}
     return {"landings": [], "suites": {}, **found}
 
@@ -25,19 +25,28 @@ def git(*arguments):
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def record(passed, counts, seconds):
-    """Records that suites have passed at this commit; returns the text to print."""
-    if not passed:
+def record(passed, counts, seconds, failed=()):
+    """Records that suites have passed at this commit, and that others have failed; returns the text to print.
+
+    `in_a_row`: how often a suite has passed since it last failed, in these records.
+    """
+    if not passed and not failed:
         return "no suite is recorded as passed"
     changed = git("status", "--porcelain", "--", ".", *(f":!{path}" for path in RECORDS))
     if changed is None or changed:
-        return f"{', '.join(passed)} passed and not recorded: there are uncommitted changes"
+        return f"not recorded, as there are uncommitted changes: {', '.join([*passed, *failed])}"
     document = read()
     for name in passed:
         outcome = {k: n for k, n in counts[name].items() if n}
-        document["suites"][name] = {"commit": git("rev-parse", "HEAD"), **outcome, "seconds": round(seconds[name])}
+        in_a_row = document["suites"].get(name, {}).get("in_a_row", 0) + 1
+        new = {"commit": git("rev-parse", "HEAD"), **outcome, "seconds": round(seconds[name]), "in_a_row": in_a_row}
+        document["suites"][name] = new
+    for name in failed:
+        if name in document["suites"]:
+            document["suites"][name]["in_a_row"] = 0
     write(document)
-    return f"recorded in tests/last_passed.json: {', '.join(passed)}"
+    done = [f"passed: {', '.join(passed)}"] * bool(passed) + [f"failed: {', '.join(failed)}"] * bool(failed)
+    return f"recorded in tests/last_passed.json, {'; '.join(done)}"
 
 
 def land(commit="HEAD", *, passed=()):

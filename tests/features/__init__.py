@@ -1,1 +1,1 @@
-"""Whole runs of each kind of task, data and model, through the command line."""
+"""Whole runs of each kind of task, through the command line."""

@@ -3,12 +3,14 @@
 A session that runs a part of the tests replaces what it ran; a test that is gone is dropped when its file is collected.
 """
 
-import json
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+from tests import durations
+from tests.plugins.suites import FRAMEWORK_FREE
 
 
 def pytest_addoption(parser):
@@ -26,13 +28,15 @@ class Durations:
     def __init__(self, config):
         self.config = config
         self.tests, self.fixtures = defaultdict(float), defaultdict(float)
-        self.collected, self.deselected = set(), set()
+        self.collected, self.deselected, self.core = set(), set(), set()
 
     def pytest_deselected(self, items):
         self.deselected.update(_name_of(item.nodeid) for item in items)
 
     def pytest_itemcollected(self, item):
-        self.collected.add(_file_of(item.nodeid))
+        self.collected.add(durations.file_of(item.nodeid))
+        if item.get_closest_marker("core") or durations.suite_of(item.nodeid) == FRAMEWORK_FREE:
+            self.core.add(item.nodeid)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef):
@@ -51,45 +55,30 @@ class Durations:
         output = getattr(node, "workeroutput", {})
         for name, seconds in output.get("fixtures", {}).items():
             self.fixtures[name] += seconds
-        self.collected.update(output.get("collected", ()))
-        self.deselected.update(output.get("deselected", ()))
+        for kind in ("collected", "deselected", "core"):
+            getattr(self, kind).update(output.get(kind, ()))
 
     def pytest_sessionfinish(self, session):
         if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput |= {
-                "fixtures": dict(self.fixtures),
-                "collected": sorted(self.collected),
-                "deselected": sorted(self.deselected),
-            }
+            found = {kind: sorted(getattr(self, kind)) for kind in ("collected", "deselected", "core")}
+            self.config.workeroutput |= {"fixtures": dict(self.fixtures), **found}
             return
         path = Path(self.config.getoption("--durations-file"))
-        before = json.loads(path.read_text()) if path.exists() else {"tests": {}, "fixtures": {}}
-        tests = {name: seconds for name, seconds in before["tests"].items() if self._stays(name)} | self.tests
-        suites = defaultdict(float)
-        for name, seconds in tests.items():
-            suites[name.split("/")[1]] += seconds
-        document = {
+        measured = {
             "at_once": self.config.getoption("numprocesses", None) or 1,
-            "suites": _longest_first(suites),
-            "fixtures": _longest_first({**before["fixtures"], **self.fixtures}),
-            "tests": _longest_first(tests),
+            "fixtures": self.fixtures,
+            "core": {name: seconds for name, seconds in self.tests.items() if name in self.core},
+            "beyond": {name: seconds for name, seconds in self.tests.items() if name not in self.core},
         }
-        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        durations.write(durations.merged(durations.read(path), measured, self._stays), path)
 
     def _stays(self, name):
         """Returns whether an earlier session's test may still be there though this one did not run it."""
-        return name in self.deselected or (_file_of(name) not in self.collected and Path(_file_of(name)).exists())
+        file = durations.file_of(name)
+        return name in self.deselected or (file not in self.collected and Path(file).exists())
 
 
 def _name_of(nodeid):
     """Returns a test's id without the group that xdist appends after `@`; an `@` in a parameter stays."""
     name, at, group = nodeid.rpartition("@")
     return name if at and "]" not in group else nodeid
-
-
-def _file_of(name):
-    return name.partition("::")[0]
-
-
-def _longest_first(seconds):
-    return {name: round(s, 2) for name, s in sorted(seconds.items(), key=lambda item: (-round(item[1], 2), item[0]))}

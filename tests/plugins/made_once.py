@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-DURATIONS = Path(__file__).parent.parent / "durations.json"
+from tests import durations
 
 
 def made_once(function):
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config, items):
 
 def _by_seconds(items, *, shortest_first):
     """Orders the groups by their seconds in tests/durations.json, so that no long group runs alone at the end."""
-    known = json.loads(DURATIONS.read_text())["tests"] if DURATIONS.exists() else {}
+    known = durations.seconds_of_tests()
     seconds = defaultdict(float)
     for item in items:
         seconds[_unit(item)] += known.get(item.nodeid, 1)

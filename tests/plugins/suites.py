@@ -1,7 +1,6 @@
 """Marks each test with its folder's name, so that any selection of suites runs in one session."""
 
 import ast
-import json
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def suite_of(path):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--record", metavar="SUITES", help="note in tests/last_passed.json that these suites passed, when all did")
+    parser.addoption("--record", metavar="SUITES", help="note in tests/last_passed.json which of these suites passed")
 
 
 def pytest_configure(config):
@@ -71,8 +70,19 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
         return
     from tests.ci import history
 
-    passed = [s for s in wanted.split(",") if exitstatus == 0 and found.get(s, {}).get("passed")]
-    terminalreporter.write_line(history.record(passed, {s: found[s] for s in passed}, seconds_of(terminalreporter, passed)))
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or is_partial(config):
+        terminalreporter.write_line("no suite is recorded: not all of its tests ran")
+        return
+    ran = {s: found[s] for s in wanted.split(",") if s in found}
+    failed = [s for s, counts in ran.items() if counts["failed"] or counts["error"]]
+    passed = [s for s, counts in ran.items() if counts["passed"] and s not in failed]
+    terminalreporter.write_line(history.record(passed, ran, seconds_of(terminalreporter, passed), failed))
+
+
+def is_partial(config):
+    """Returns whether a session is of a part of its suites: by paths, names, or up to a number of failures."""
+    by_path = config.args_source == config.ArgsSource.ARGS
+    return bool(by_path or config.getoption("keyword") or config.getoption("deselect") or config.getoption("maxfail"))
 
 
 def seconds_of(terminalreporter, names):
@@ -84,7 +94,3 @@ def seconds_of(terminalreporter, names):
             if name and name[0] in total:
                 total[name[0]] += getattr(report, "duration", 0)
     return total
-
-
-def read_json(path):
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -21,9 +21,9 @@ def names(choices):
     return [c.name for c in choices if c.runs]
 
 
-def choose(changed, *, passed=MINUTES, since=None):
+def choose(changed, *, passed=MINUTES, since=None, measured=None):
     paths = dict.fromkeys(SUITES, changed)
-    return plan.choose(SUITES, paths, passed, {**dict.fromkeys(SUITES, 5), **(since or {})})
+    return plan.choose(SUITES, paths, passed, {**dict.fromkeys(SUITES, 5), **(since or {})}, measured or {})
 
 
 def test_a_changed_file_runs_the_suites_that_it_affects_and_one_heavy_suite():
@@ -55,8 +55,8 @@ def test_the_heavy_suite_in_turn_is_the_one_that_passed_longest_ago_or_never():
 
 
 def test_suites_that_do_not_fit_into_45_minutes_are_skipped_with_the_reason():
-    hours = {**MINUTES, "serving": {"seconds": 3 * 3600}}
-    [serving] = [c for c in choose(None, passed=hours) if c.name == "serving"]
+    almost_all = {"seconds": (plan.BUDGET - plan.FIXED - 60) / plan.AT_ONCE}
+    [serving] = [c for c in choose(None, passed={**MINUTES, "serving": almost_all}) if c.name == "serving"]
     assert not serving.runs
     assert "over the 45 minutes" in serving.why
 
@@ -65,6 +65,31 @@ def test_the_suite_that_passed_longest_ago_comes_first_where_not_all_fit():
     half = (plan.BUDGET - plan.FIXED) / plan.AT_ONCE / 2
     passed = {name: {"seconds": half} for name in SUITES}
     assert names(choose(None, passed=passed, since={"tuning": 40, "flink": 9})) == ["flink", "tuning"]
+
+
+@pytest.mark.parametrize(
+    ("record", "measured", "seconds"),
+    [
+        ({"passed": 20, "seconds": 300}, (20, 500.0), 300),
+        ({"passed": 7, "seconds": 75}, (203, 340.0), 340),
+        ({}, (64, 900.0), 900),
+        ({"seconds": 781, "passed": 17}, (0, 0), 781),
+        ({}, (0, 0), plan.UNKNOWN_SECONDS),
+    ],
+    ids=["recorded", "grown since", "landed without a record", "recorded only", "unknown"],
+)
+def test_a_suite_is_expected_to_take_its_recorded_seconds_unless_it_has_grown_since(record, measured, seconds):
+    assert plan.expected_seconds(record, measured) == seconds
+
+
+def test_a_suite_without_a_record_is_planned_with_the_durations_of_its_tests():
+    [tuning] = [c for c in choose(["components/tuning/a.py"], passed={}, measured={"tuning": (5, 100.0)}) if c.name == "tuning"]
+    assert tuning.seconds == 100 * plan.AT_ONCE
+
+
+def test_a_suite_that_never_fits_is_to_be_split():
+    [serving] = [c for c in choose(None, passed={**MINUTES, "serving": {"seconds": 3 * 3600}}) if c.name == "serving"]
+    assert (serving.runs, serving.why) == (False, "affected by the change, but too long for 45 minutes even alone; split it")
 
 
 def test_a_required_device_is_given_as_the_reason():
@@ -102,7 +127,17 @@ def test_landings_are_counted_from_the_commit_at_which_a_suite_passed(repository
 def test_a_suite_is_recorded_with_the_commit_at_which_it_passed(repository):
     said = history.record(["serving"], {"serving": {"passed": 3, "failed": 0}}, {"serving": 12.4})
     assert "serving" in said
-    assert history.read()["suites"]["serving"] == {"commit": repository[-1], "passed": 3, "seconds": 12}
+    assert history.read()["suites"]["serving"] == {"commit": repository[-1], "passed": 3, "seconds": 12, "in_a_row": 1}
+
+
+@pytest.mark.usefixtures("repository")
+def test_passes_in_a_row_are_counted_from_the_last_failure():
+    counts, seconds = {"serving": {"passed": 3}, "tuning": {"passed": 2, "failed": 1}}, {"serving": 12}
+    for outcome in ("passed", "passed", "failed", "passed"):
+        history.record(["serving"] * (outcome == "passed"), counts, seconds, ["serving"] * (outcome == "failed"))
+    history.record(["serving"], counts, seconds, ["tuning"])
+    assert history.read()["suites"]["serving"]["in_a_row"] == 2
+    assert "tuning" not in history.read()["suites"], "it has no commit at which it passed"
 
 
 def test_with_uncommitted_changes_nothing_is_recorded(repository, tmp_path):

@@ -1,1 +1,1 @@
-"""Workspaces, bundles and compiled pipelines of earlier versions, which `tests/features/test_upgrades.py` opens."""
+"""Workspaces, bundles and compiled pipelines of earlier versions, which `tests/versions/test_upgrades.py` opens."""
