@@ -58,7 +58,7 @@ class SubmittedRun:
         mlflow_url: URL of the parent run in MLflow.
         state: state in KFP: `SUCCEEDED`, `FAILED`, `CANCELED`; None without `wait`.
         status: `blessed`, `not_blessed`, `stopped_by_data_gate`, or the state in lower case; None without `wait`.
-        stages: stage -> state in KFP.
+        stages: stage -> state in KFP; `NOT_RUN` for a stage that never started.
         error: error message; None without a known error.
         exit_code: exit code of the command.
     """

@@ -21,10 +21,10 @@ from switchyard.pipelines.commands.options import (
 from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, task_name
-from switchyard.pipelines.runners.kubeflow.runs.following import shown_states
 from switchyard.pipelines.runners.kubeflow.runs.logs import following_log, log_of
 from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 from switchyard.pipelines.runners.kubeflow.runs.reconciling import reconcile_ended
+from switchyard.pipelines.runners.kubeflow.runs.states import states_of
 from switchyard.pipelines.terminal.output import table_console
 
 if TYPE_CHECKING:
@@ -167,12 +167,9 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
     except StageError as error:
         click.echo(f"warning: {error}; the progress shown may be outdated", err=True)
         workflow = None
-    names = workflow.task_names() if workflow else list(run.begun)
-    stages = {n: ",".join(stage_names(n)) for n in names}
-    states = workflow.stages(stages) if workflow else shown_states(run, stages)
-    shared = {stage: n for n in names for stage in stage_names(n) if n != stage}
+    task_of, states = states_of(client, run, workflow)
     tasks = [
-        {"name": n, "state": s.state, "seconds": s.seconds, "error": s.message or None, "task": shared.get(n, n)}
+        {"name": n, "state": s.state, "seconds": s.seconds, "error": s.message or None, "task": task_of[n]}
         for n, s in states.items()
     ]
     failed = any(s.state == "FAILED" for s in states.values())

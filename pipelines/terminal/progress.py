@@ -15,8 +15,10 @@ from rich.text import Text
 
 from switchyard.pipelines.terminal.console import SilentConsole
 
-_ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘", "cancelled": "■"}
+_ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘", "cancelled": "■", "not run": "-"}
 _STYLES = {"waiting": "dim", "running": "bold", "ran": "green", "cached": "cyan", "failed": "red", "cancelled": "yellow"}
+_STYLES |= {"not run": "dim"}
+_WITHOUT_SECONDS = ("waiting", "not run")
 _PLAIN_EVERY = 5.0
 # Seconds without output after which a line shows that the stage still runs.
 _SILENCE = 20.0
@@ -33,7 +35,7 @@ class Display(Protocol):
         """Sets the stages, in order."""
 
     def status(self, stage: str, status: str, seconds: float | None = None) -> None:
-        """Sets a stage's status: running, ran, cached, failed or cancelled."""
+        """Sets a stage's status: running, ran, cached, failed, cancelled or not run."""
 
     def say(self, stage: str, text: str) -> None:
         """Reports a stage's progress or a warning (`warning: ...`)."""
@@ -143,7 +145,7 @@ class LiveDisplay:
         table = Table.grid(padding=(0, 2))
         with self._lock:
             for stage, (status, at, text) in self._rows.items():
-                seconds = "" if status == "waiting" else f"{time.monotonic() - at if status == 'running' else at:.1f} s"
+                seconds = "" if status in _WITHOUT_SECONDS else f"{time.monotonic() - at if status == 'running' else at:.1f} s"
                 style = _STYLES[status]
                 table.add_row(f"[{style}]{_ICONS[status]}[/]", f"[{style}]{stage}[/]", seconds, Text(text))
         return table

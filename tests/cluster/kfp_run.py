@@ -19,6 +19,8 @@ from switchyard.pipelines.runners.kubeflow.task import failure
 from switchyard.pipelines.runners.local.process import Job
 
 UNFINISHED_RUN, UNFINISHED_TASK = "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"
+# How the lines of KFP's launcher begin in a pod's log.
+LAUNCHER = "[KFP launcher]"
 _PHASES = {"RUNNING": "Running", "PENDING": "Pending", "SUCCEEDED": "Succeeded", "FAILED": "Failed", "ERROR": "Error"}
 
 
@@ -109,8 +111,10 @@ class Run:
         for name, t in list(self.tasks.items()):
             end = t.get("end", UNFINISHED_TASK)
             state = "FAILED" if t["state"] == "ERROR" else t["state"]
+            # A task is a DAG of Argo's, which runs while its pod waits.
+            shown = "RUNNING" if state == "PENDING" else state
             found.append(self._row(f"{name}-driver", "SUCCEEDED", t["start"], t["start"]))
-            row = self._row(name, state, t["start"], t["start"] if t.get("cached") else end)
+            row = self._row(name, shown, t["start"], t["start"] if t.get("cached") else end)
             row["child_tasks"] = [{"pod_name": self.node(name, "executor")}]
             found.append(row)
             for executor in ["executor", *(["executor(0)"] if self._retried(name) else [])]:
@@ -192,18 +196,18 @@ class Run:
             templates = ("system-container-impl", "retry-system-container-impl")
             pods = [f"{self.workflow}-{template}-{i.rpartition('-')[2]}" for template in templates for i in ids]
             path = self.folder / f"pod-{name}.log"
-            if by_pod and self.server.collects_pods:
+            if by_pod and self.server.collects_pods and "end" in t:
                 continue
             if node in (pods if by_pod else ids) and path.exists() and (by_pod or ("end" in t and self.frozen is None)):
                 return path.read_text()
         return None
 
     def archived_log(self, uri):
-        """Returns the log that KFP's launcher stored at the end of the first attempt, or None."""
+        """Returns the log that KFP's launcher stored at the end of the first attempt, without its own lines, or None."""
         for name, t in self.tasks.items():
             path = self.folder / f"pod-{name}.log"
             if uri == f"{self._log_uri(name)}-0" and "end" in t and path.exists():
-                return path.read_text()
+                return "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith(LAUNCHER))
         return None
 
     # What happens
@@ -239,7 +243,8 @@ class Run:
             time.sleep(self.server.seconds)
             while fault and fault[0][0] in ("PENDING", "RUNNING") and not self.terminated:
                 time.sleep(0.05)
-            (self.folder / f"pod-{name}.log").write_text(f"log of {name}\n")
+            with (self.folder / f"pod-{name}.log").open("a") as log:
+                log.write(f"log of {name}\n")
             if self.terminated:
                 self.tasks[name] |= {"state": "FAILED", "message": "Step exceeded its deadline", "end": now()}
                 return False

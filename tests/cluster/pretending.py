@@ -35,7 +35,7 @@ class Told:
     """A display that records what it shows."""
 
     def __init__(self):
-        self.statuses, self.said = [], []
+        self.statuses, self.said, self.events = [], [], []
 
     def __enter__(self):
         return self
@@ -48,7 +48,9 @@ class Told:
 
     def status(self, stage, status, seconds=None):
         self.statuses.append((stage, status))
+        self.events.append(f"{stage}: {status}")
         assert seconds is None or seconds >= 0
 
     def say(self, stage, text):
         self.said.append(f"{stage}: {text}")
+        self.events.append(f"{stage}: {text}")

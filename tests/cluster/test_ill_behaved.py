@@ -123,6 +123,26 @@ def test_following_a_run_tolerates_invalid_answers():
     assert any("returned an answer that is not KFP's" in line for line in told.said)
 
 
+def test_the_reason_why_a_stage_waits_is_shown_while_others_change():
+    def answer(done):
+        tasks = [{"display_name": n, "state": "RUNNING" if n == "training" else "SUCCEEDED"} for n in ("training", *done)]
+        return (200, JSON, json.dumps({**RUN, "run_details": {"task_details": tasks}}).encode())
+
+    def workflow(phase, message):
+        nodes = {"d": {"displayName": "training", "type": "DAG", "phase": "Running"}}
+        nodes["p"] = {"displayName": "executor", "type": "Pod", "phase": phase, "message": message, "boundaryID": "d"}
+        manifest = json.dumps({"status": {"nodes": nodes}})
+        return (200, JSON, json.dumps({"pipeline_runtime": {"workflow_manifest": manifest}}).encode())
+
+    names = [f"stage{n}" for n in range(20)]
+    runs = [*(answer(names[:n]) for n in range(20)), (200, JSON, json.dumps({**RUN, "state": "SUCCEEDED"}).encode())]
+    told = Told()
+    with server({"v1beta1": workflow("Pending", "ImagePullBackOff: no image"), "/runs/r1": runs}) as host:
+        tasks = {n: n for n in ("training", *names)}
+        follow(client_of(host), "r1", tasks, list(tasks), told, Following(poll=0.05, still=0.2))
+    assert told.events.index("training: warning: ImagePullBackOff: no image") < told.events.index("stage15: ran")
+
+
 def test_deleting_a_followed_run_ends_the_command_at_once(kfp):
     fake, client = kfp
     fake.faults = {"training": [("RUNNING", "")]}

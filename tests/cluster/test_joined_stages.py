@@ -60,6 +60,7 @@ def test_the_failed_stage_is_named_and_the_stages_before_it_succeeded(kfp, capsy
     assert states["baseline"] == ("SUCCEEDED", "")
     assert states["data_gate"] == ("FAILED", "the data gate stopped the run")
     assert ("baseline", "failed") not in told.statuses
+    assert ("training", "not run") in told.statuses
     assert "data_gate: warning: the data gate stopped the run" in told.said
     assert shown(client, run_id, capsys)["data-gate"] == ("FAILED", "the data gate stopped the run")
 

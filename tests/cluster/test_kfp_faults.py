@@ -10,8 +10,10 @@ from switchyard.components.errors import Failure, StageError, UserError
 from switchyard.pipelines.commands import runs as runs_command
 from switchyard.pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
+from switchyard.pipelines.runners.kubeflow.runs import logs
 from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
 from switchyard.pipelines.runners.kubeflow.task.failure import last_words
+from tests.cluster.kfp_run import LAUNCHER
 from tests.cluster.pretending import GIVEN, TASKS, Told, spec_of, submitted
 
 pytestmark = pytest.mark.core
@@ -70,7 +72,7 @@ def test_a_run_whose_workflow_etcd_refuses_says_so_though_kfp_gives_no_reason(kf
     server.too_large = "data-gate"
     run, states, _ = followed(client, submitted(client), heal=2)
     assert (run.state, server.runs[run.run_id].as_json()["error"]) == ("FAILED", None)
-    assert states == {"ingest": "SUCCEEDED", "data_gate": "SUCCEEDED"}
+    assert states == {"ingest": "SUCCEEDED", "data_gate": "SUCCEEDED", "training": "NOT_RUN"}
     said = "etcdserver: request is too large: the run's Workflow has become larger than Kubernetes stores"
     assert run.error.startswith(said)
     runs_command.show_run(client.connection, None, run.run_id, as_json=True)
@@ -91,8 +93,40 @@ def test_a_stage_fails_with_the_message_that_it_left_behind(kfp):
     server.faults = {"data-gate": [("FAILED", "main: Error (exit code 1): column mean_radius is missing")]}
     run, states, told = followed(client, submitted(client), heal=2)
     assert run.state == "FAILED"
-    assert states == {"ingest": "SUCCEEDED", "data_gate": "FAILED"}
+    assert states == {"ingest": "SUCCEEDED", "data_gate": "FAILED", "training": "NOT_RUN"}
     assert "data_gate: warning: column mean_radius is missing" in told.said
+
+
+def test_stages_that_never_ran_are_followed_and_shown_as_not_run(kfp, capsys):
+    server, client = kfp
+    server.faults = {"data-gate": [("FAILED", "main: Error (exit code 1): no such column")]}
+    run, _, told = followed(client, submitted(client))
+    assert [(stage, status) for stage, status in told.statuses if status == "not run"] == [("training", "not run")]
+    runs_command.show_run(client.connection, None, run.run_id, as_json=True)
+    shown = {t["name"]: (t["state"], t["seconds"]) for t in json.loads(capsys.readouterr().out)["tasks"]}
+    assert shown["training"] == ("NOT_RUN", None)
+    runs_command.show_run(client.connection, None, run.run_id, as_json=False)
+    assert "training   NOT_RUN" in capsys.readouterr().out
+
+
+def test_no_stage_of_a_run_that_succeeds_or_still_runs_is_shown_as_not_run(kfp, capsys):
+    server, client = kfp
+    assert "NOT_RUN" not in followed(client, submitted(client))[1].values()
+    server.faults = {"data-gate": [("RUNNING", "")]}
+    run_id = submitted(client)
+    while "data-gate" not in server.runs[run_id].tasks:
+        time.sleep(0.01)
+    runs_command.show_run(client.connection, None, run_id, as_json=True)
+    assert [t["state"] for t in json.loads(capsys.readouterr().out)["tasks"]] == ["SUCCEEDED", "RUNNING"]
+    client.terminate(run_id)
+
+
+def test_a_run_that_is_healed_shows_no_stage_as_not_run(kfp):
+    server, client = kfp
+    server.faults = {"data-gate": [("ERROR", "pod deleted")]}
+    run, _, told = followed(client, submitted(client), heal=1)
+    assert run.state == "SUCCEEDED"
+    assert "not run" not in [status for _, status in told.statuses]
 
 
 def test_a_stages_exit_code_is_known_although_the_launcher_always_exits_with_1(kfp):
@@ -114,6 +148,24 @@ def test_a_pod_that_cannot_start_is_reported_with_the_reason(kfp):
     _, _, told = followed(client, run_id, still=0.2)
     ender.join()
     assert "training: warning: ImagePullBackOff: Back-off pulling image switchyard:1" in told.said
+
+
+@pytest.mark.parametrize("message", ["PodInitializing", "ContainerCreating"])
+def test_a_pod_that_waits_for_its_image_or_for_a_secret_is_reported_with_what_shows_which(kfp, message):
+    server, client = kfp
+    server.faults = {"training": [("PENDING", message)]}
+    run_id = submitted(client)
+    ender = threading.Timer(1.0, client.terminate, [run_id])
+    ender.start()
+    _, _, told = followed(client, run_id, still=0.2, stuck=0.3)
+    ender.join()
+    [said] = [s for s in told.said if message in s]
+    assert "its image is being pulled, or a secret or claim that it mounts is missing" in said
+    assert "kubectl describe pod -n kubeflow breast-cancer-" in said
+
+
+def test_a_reason_is_shown_within_half_a_minute():
+    assert Following().still + 2 * Following().poll <= 30.0
 
 
 def test_a_pod_that_cannot_start_for_long_ends_the_command_with_the_fix(kfp):
@@ -245,6 +297,59 @@ def test_logs_are_found_of_compressed_runs_of_retried_stages_and_of_deleted_pods
     ended(client, run_id)
     runs_command.print_logs(client.connection, run_id, "data_gate", follow=False)
     assert capsys.readouterr().out == "log of data-gate\n"
+
+
+def began(server, run_id, stage):
+    """Waits until a stage runs, and returns the file of its pod's log."""
+    while stage not in server.runs[run_id].tasks:
+        time.sleep(0.01)
+    return server.runs[run_id].folder / f"pod-{stage}.log"
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["the pod's log", "the log that remains of a deleted pod"])
+def test_a_running_stages_log_is_followed_to_its_end_and_printed_once(kfp, capsys, monkeypatch, stored):
+    server, client = kfp
+    # The log that KFP's launcher stored has none of its own lines.
+    server.compresses = server.collects_pods = stored
+    server.faults = {"data-gate": [("RUNNING", "")]}
+    monkeypatch.setattr(logs, "_POLL_SECONDS", 0.05)
+    run_id = submitted(client)
+    log = began(server, run_id, "data-gate")
+    log.write_text("first\n")
+
+    def write():
+        for text in ("second\nthi", "rd\n", f"{LAUNCHER} uploads\n", "last\n"):
+            time.sleep(0.3)
+            with log.open("a") as file:
+                file.write(text)
+        server.faults["data-gate"].clear()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    runs_command.print_logs(client.connection, run_id, "data_gate", follow=True)
+    writer.join()
+    printed = capsys.readouterr().out
+    assert printed == f"first\nsecond\nthird\n{LAUNCHER} uploads\nlast\nlog of data-gate\n"
+    assert followed(client, run_id)[0].state == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("printed", "found", "new"),
+    [
+        ("a\nb\n", "a\nb\nc\n", "c\n"),
+        ("a\nb", "a\nbc\nd\n", "c\nd\n"),
+        ("[KFP launcher] starts\na\nb\n", "a\nb\nc\n", "c\n"),
+        ("a\nb\n[KFP launcher] ends\n", "a\nb\n", ""),
+        ("a\nb\nc\n", "b\nc\nd\n", "d\n"),
+        ("[KFP launcher] starts\na\nbo", "a\nboth\nc\n", "th\nc\n"),
+        ("a\nhal", "b\n", "\nb\n"),
+        ("a\n", "b\n", "b\n"),
+        ("", "a\n", "a\n"),
+        ("a\nb\n", "", ""),
+    ],
+)
+def test_of_another_log_of_a_pod_only_the_lines_not_yet_printed_follow(printed, found, new):
+    assert logs.unread(printed, found) == new
 
 
 def test_a_terminals_commands_in_a_log_are_printed_as_text(kfp, capsys):

@@ -97,7 +97,8 @@ class Job:
             "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
             "PET_NODE_RANK": str(index),
             "PET_MASTER_ADDR": "127.0.0.1",
-            "PET_MASTER_PORT": "29400",
+            "PET_MASTER_PORT": "29500",
+            "JOB_COMPLETION_INDEX": str(index),
             "GLOO_SOCKET_IFNAME": "lo",
         }
         return Pod(self, index, self._folder, torch_policy)

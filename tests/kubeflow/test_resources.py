@@ -444,6 +444,17 @@ def test_a_workflow_is_measured_with_everything_besides_its_tasks_states():
 
 
 @pytest.mark.core
+def test_the_task_that_looks_the_data_up_has_its_stages_cpu_and_memory(tmp_path):
+    overrides = ["data.path=gs://bucket/data.csv", "task=binary", "kubeflow.defaults={cpu: 2, memory: 4Gi}"]
+    overrides.append("kubeflow.stages.ingest={memory: 8Gi, timeout: 1h}")
+    made = compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
+    limits = made.spec["deploymentSpec"]["executors"]["exec-drive-ingest"]["container"]["resources"]
+    assert (limits["resourceCpuLimit"], limits["resourceMemoryLimit"]) == ("2", "8Gi")
+    assert "kubernetes.set_timeout(ingest_task" in made.source
+    assert "kubernetes.set_timeout(drive_ingest_task" not in made.source
+
+
+@pytest.mark.core
 def test_data_on_a_claim_stays_there(tmp_path):
     overrides = ["data.path=/data/rides.csv", "task=binary", "kubeflow.stages.ingest.volumes=[{claim: rides, path: /data}]"]
     made = compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)

@@ -24,6 +24,8 @@ _LOST = re.compile(
 )
 # etcd, in which Kubernetes stores a Workflow, takes objects of 1.5 MiB.
 _TOO_LARGE = "request is too large"
+# Kubernetes' whole message on a pod while it pulls the image, and also while it waits for what it cannot mount.
+_SILENT = ("PodInitializing", "ContainerCreating")
 _STATES = {"Succeeded": "SUCCEEDED", "Failed": "FAILED", "Error": "FAILED", "Running": "RUNNING", "Pending": "PENDING"}
 
 
@@ -32,7 +34,7 @@ class StageState:
     """State of a stage.
 
     Attributes:
-        state: KFP's state; SKIPPED when the outputs were taken from the cache.
+        state: KFP's state; SKIPPED when the outputs were taken from the cache; NOT_RUN when the run ended before its start.
         message: why the stage waits or failed.
         seconds: duration; None while it runs.
         exit_code: exit code before KFP's launcher replaced it with 1; None when the message has none.
@@ -195,7 +197,7 @@ class Workflow:
             return StageState("SKIPPED", "", 0.0)
         state = _STATES.get(node.phase, "RUNNING")
         if state in ("RUNNING", "PENDING"):
-            return StageState(_STATES.get(last.phase, "RUNNING") if not last.finished else "RUNNING", _plain(last.message))
+            return StageState(_STATES.get(last.phase, "RUNNING") if not last.finished else "RUNNING", self._waiting(last))
         if state != "FAILED":
             return StageState(state, "", node.seconds)
         said = _plain(last.message)
@@ -203,6 +205,16 @@ class Workflow:
             failure, stage = read
             return StageState(state, failure.message, node.seconds, failure.exit_code, stage)
         return StageState(state, said, node.seconds)
+
+    def _waiting(self, node: Node) -> str:
+        said = _plain(node.message)
+        if said not in _SILENT:
+            return said
+        namespace = f" -n {self.namespace}" if self.namespace else ""
+        return (
+            f"{said}: its image is being pulled, or a secret or claim that it mounts is missing; see kubectl describe pod"
+            f"{namespace} {self.pod_name(node)}"
+        )
 
     def _named(self, task: str) -> list[Node]:
         return [n for n in self.nodes.values() if n.name == task]

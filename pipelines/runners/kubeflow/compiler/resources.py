@@ -55,14 +55,14 @@ def resource_lines(task: str, stage: StageResources, *, main: bool) -> list[str]
     Args:
         task: name of the variable.
         stage: resources of the stage.
-        main: the task runs the executor; a driver gets neither CPU, memory, accelerator nor timeout.
+        main: the task runs the executor; a driver gets neither accelerator nor timeout.
     """
     lines = []
+    if stage.cpu:
+        lines += [f"{task}.set_cpu_request({_text(stage.cpu)})", f"{task}.set_cpu_limit({_text(stage.cpu)})"]
+    if stage.memory:
+        lines += [f"{task}.set_memory_request({_text(stage.memory)})", f"{task}.set_memory_limit({_text(stage.memory)})"]
     if main:
-        if stage.cpu:
-            lines += [f"{task}.set_cpu_request({_text(stage.cpu)})", f"{task}.set_cpu_limit({_text(stage.cpu)})"]
-        if stage.memory:
-            lines += [f"{task}.set_memory_request({_text(stage.memory)})", f"{task}.set_memory_limit({_text(stage.memory)})"]
         lines += _device_lines(task, stage)
         if stage.timeout:
             lines.append(f"kubernetes.set_timeout({task}, seconds={seconds(stage.timeout)})")

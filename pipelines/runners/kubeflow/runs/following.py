@@ -12,6 +12,7 @@ from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient,
 from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of
+from switchyard.pipelines.runners.kubeflow.runs.states import not_run, shown_states
 from switchyard.pipelines.terminal.progress import Display
 
 _SHOWN = {
@@ -23,9 +24,10 @@ _SHOWN = {
     "CANCELED": "cancelled",
     "CANCELING": "running",
     "PAUSED": "waiting",
+    "NOT_RUN": "not run",
 }
-# How long v2beta1 may return an unchanged state before the Workflow itself is read.
-_STILL_SECONDS = 30.0
+# How long v2beta1 may return an unchanged state before the Workflow itself is read, so that a reason is shown within 30 s.
+_STILL_SECONDS = 20.0
 # How long KFP may still show a retried run as failed.
 _REVIVED_SECONDS = 60.0
 _MISSES = 10
@@ -40,7 +42,7 @@ class Following:
     Attributes:
         poll: seconds between polls.
         heal: how many times a run whose pods were lost (an eviction, a drained node) is retried.
-        still: seconds for which v2beta1 may return an unchanged state before the Workflow itself is read.
+        still: seconds for which v2beta1 may return the state of an unfinished stage unchanged before the Workflow itself is read.
         stuck: seconds for which a pod may be unable to start (image, secret, no node) before following ends.
     """
 
@@ -48,17 +50,6 @@ class Following:
     heal: int = 2
     still: float = _STILL_SECONDS
     stuck: float = 600.0
-
-
-def shown_states(run: Run, tasks: Mapping[str, str]) -> dict[str, StageState]:
-    """Returns stage -> its state, for the stages that v2beta1 shows as started.
-
-    Args:
-        run: the run.
-        tasks: name of the KFP task -> stage; for a joint task, its stages separated by commas.
-    """
-    shown = (run.shown[task].of_each(stage) for task, stage in tasks.items() if task in run.shown)
-    return {stage: state for found in shown for stage, state in found.items()}
 
 
 def follow(
@@ -94,9 +85,12 @@ class _Follower:
         self._shown: dict[str, StageState] = {}
         self._since: dict[str, float] = {}
         self._stuck: dict[str, float] = {}
-        self._changed, self._revived = time.monotonic(), 0.0
+        # Stage -> when v2beta1 last changed its state; when it changed any state; when the Workflow was read.
+        self._changed: dict[str, float] = {}
+        self._any_change = self._read = time.monotonic()
+        self._revived = 0.0
         self._ended: object = None
-        self._seen: object = None
+        self._seen: dict[str, StageState] = {}
         self._frozen = False
         self._left, self._refused = how.heal, 0
 
@@ -108,6 +102,9 @@ class _Follower:
                 workflow = self._workflow()
                 self._show(workflow.stages(self._tasks) if workflow else shown_states(run, self._tasks))
                 if not self._heal(run):
+                    # v2beta1 may lag behind; the Workflow has every stage that has started.
+                    if workflow and workflow.nodes:
+                        self._show(not_run(self._tasks, self._shown))
                     failed = any(s.state == "FAILED" for s in self._shown.values())
                     why = workflow.error if workflow and run.state == "FAILED" and not failed else ""
                     return replace(run, error=run.error or why), self._shown
@@ -132,21 +129,31 @@ class _Follower:
 
     def _states(self, run: Run) -> dict[str, StageState]:
         found = shown_states(run, self._tasks)
-        if found != self._seen:
-            self._seen, self._changed = found, time.monotonic()
         # Only the Workflow tells which stage of a joint task failed.
         unsaid = any(s.shared and s.state == "FAILED" and not s.failed for s in found.values())
-        if self._frozen or unsaid or time.monotonic() - self._changed > self._how.still:
+        if self._frozen or unsaid or self._still(found) > self._how.still:
             workflow = self._workflow()
             if workflow is not None:
                 self._frozen = self._frozen or workflow.compressed
-                self._changed = time.monotonic()
+                self._read = time.monotonic()
                 return workflow.stages(self._tasks)
         # v2beta1 may lag behind and has no messages: it never reverts a state read from the Workflow.
         return {stage: s for stage, s in found.items() if self._newer(s, self._shown.get(stage))}
 
+    def _still(self, found: dict[str, StageState]) -> float:
+        """Returns for how many seconds v2beta1 has not changed an unfinished stage, since the Workflow was last read."""
+        now = time.monotonic()
+        changed = [stage for stage, state in found.items() if state != self._seen.get(stage)]
+        self._changed |= dict.fromkeys(changed, now)
+        if found != self._seen:
+            self._seen, self._any_change = found, now
+        unfinished = [self._changed[stage] for stage, state in found.items() if state.state not in TERMINAL]
+        return now - max(self._read, min([self._any_change, *unfinished]))
+
     @staticmethod
     def _newer(found: StageState, shown: StageState | None) -> bool:
+        if shown is not None and shown.state == "PENDING" and shown.message and found.state not in TERMINAL:
+            return False  # for v2beta1 a task whose pod waits is running
         return shown is None or (found.state != shown.state and (shown.state not in TERMINAL or found.state in TERMINAL))
 
     def _show(self, states: Mapping[str, StageState]) -> None:

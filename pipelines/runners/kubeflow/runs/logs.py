@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.progress import warn
@@ -14,6 +15,8 @@ from switchyard.pipelines.runners.kubeflow.cluster.workflow import Node, Workflo
 _POLL_SECONDS = 2.0
 # Consecutive failed polls tolerated while following a log.
 _MISSES = 10
+# Lines printed last that another log of the same pod is compared with.
+_COMPARED = 2000
 
 
 def log_of(client: KubeflowClient, run_id: str, workflow: Workflow, node: Node) -> str | None:
@@ -50,5 +53,26 @@ def following_log(client: KubeflowClient, run: Run, workflow: Workflow, node: No
             continue
         misses = 0
         if found is not None:
-            yield found[len(text) :] if found.startswith(text) else found
+            yield unread(text, found)
             text = found
+
+
+def unread(printed: str, found: str) -> str:
+    """Returns the lines of `found` that follow those of `printed`.
+
+    The two may be different logs of the same pod: the store's lacks the lines of KFP's launcher, and Kubernetes drops the
+    beginning of a long log. Without a common line, all of `found` is returned.
+    """
+    if found.startswith(printed):
+        return found[len(printed) :]
+    whole, newline, begun = printed.rpartition("\n")
+    before, after = (whole + newline).splitlines(keepends=True)[-_COMPARED:], found.splitlines(keepends=True)
+    codes = SequenceMatcher(None, before, after).get_opcodes()
+    common = next((i for i, code in enumerate(codes) if code[0] == "equal"), None)
+    if common is None:
+        return ("\n" if begun else "") + found
+    new = "".join(line for tag, _, _, start, end in codes[common:] if tag != "equal" for line in after[start:end])
+    if begun:
+        # The last line printed is incomplete.
+        return new[len(begun) :] if new.startswith(begun) else f"\n{new}"
+    return new
