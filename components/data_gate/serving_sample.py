@@ -49,7 +49,8 @@ def sample_statistics(
     for file in find_files(paths, key):
         # Skips requests that cannot be read: the user cannot fix served data.
         kind = format_of(file, "auto")
-        with closing(reader(kind, options)(file, BadRows(limit=2**31), listed)) as batches:
+        read_file = reader(kind, options, lambda name: name in summary.columns, keep=True)
+        with closing(read_file(file, BadRows(limit=2**31), listed)) as batches:
             parts = (with_images(b, summary.images, file) for b in in_parts(batches, summary.images))
             read = itertools.islice(parts, _PARTS if summary.images else _BATCHES)
             plain = (plain_numbers(b, numbers, options) for b in read) if kind == "csv" else read

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from switchyard.components.values.base64_values import holds_bytes, may_hold_bytes, unwrapped
+from switchyard.components.values.base64_values import as_json, holds_bytes, may_hold_bytes, unwrapped
 from switchyard.components.values.conversion import typed_rows
 from switchyard.components.values.spelling import MISSING_WORDS, clash, styles
 from switchyard.components.values.targets import EXACT
@@ -64,6 +64,15 @@ def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[p
     # Keep the decimal point: 5.0 beside a missing word is a float, as it is beside a null.
     spelled = [json.dumps(v) if isinstance(v, float) else w for v, w in zip(values, written, strict=True)]
     return _with_field(name, pa.array(spelled, pa.string()), {UNTYPED: b"1", **typed})
+
+
+def as_texts(values: Sequence[Any]) -> pa.Array:
+    """Returns values of any types as texts: texts as they are, bytes as base64, others as JSON."""
+
+    def plain(value: Any) -> Any:
+        return as_json(value) if isinstance(value, bytes) else str(value)
+
+    return pa.array([v if v is None or isinstance(v, str) else json.dumps(v, default=plain) for v in values], pa.string())
 
 
 def _bytes(values: list[Any]) -> pa.Array:

@@ -24,9 +24,14 @@ _SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 @refusing("JSON Lines")
 def read_jsonl(
-    path: str, bad: BadRows, missing_values: Sequence[str] | None, *, reads: Callable[[str], bool] = every_column
+    path: str,
+    bad: BadRows,
+    missing_values: Sequence[str] | None,
+    *,
+    reads: Callable[[str], bool] = every_column,
+    keep: bool = False,
 ) -> Batches:
-    """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`. See `readers.reader` for `reads`."""
+    """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`. See `readers.reader` for the rest."""
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
     before = size = 0
@@ -37,14 +42,14 @@ def read_jsonl(
                 continue
             # A batch allocates a cell for each row and column, so objects without shared keys would take quadratic memory.
             if rows and (len(rows) >= rows_of(len(names) + len(row.keys() - names.keys())) or size + len(line) > BYTES):
-                yield _batch_of(path, rows, list(names), before, missing_values or (), reads)
+                yield _batch_of(path, rows, list(names), before, missing_values or (), reads, keep=keep)
                 before += len(rows)
                 rows, names, size = [], {}, 0
             rows.append(row)
             names |= dict.fromkeys(row)
             size += len(line)
     if rows:
-        yield _batch_of(path, rows, list(names), before, missing_values or (), reads)
+        yield _batch_of(path, rows, list(names), before, missing_values or (), reads, keep=keep)
 
 
 def _lines(path: str, raw: BinaryIO) -> Generator[tuple[int, bytes], None, None]:
@@ -124,11 +129,15 @@ def _batch_of(
     before: int,
     missing: Sequence[str],
     reads: Callable[[str], bool],
+    *,
+    keep: bool,
 ) -> pa.RecordBatch:
     check_names(path, names)
     columns, fields = [], []
     for name in names:
-        column, field = read_column(path, name, [row.get(name) if reads(name) else None for row in rows], before, missing)
+        used = reads(name)
+        values = [row.get(name) if used or keep else None for row in rows]
+        column, field = read_column(path, name, values, before, missing, texts=not used)
         columns.append(column)
         fields.append(field)
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,13 +12,21 @@ import pyarrow.parquet
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.batch_size import bounded_batches
-from switchyard.components.ingest.reading import Batches, check_doubled, check_names, refusing
+from switchyard.components.ingest.reading import Batches, check_doubled, check_names, every_column, refusing
 from switchyard.components.ingest.sources import open_file
+from switchyard.components.values.cells import is_text
 
 
 @refusing("Parquet")
-def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
-    """Yields batches with the file's own types."""
+def read_parquet(
+    path: str,
+    bad: BadRows,
+    missing_values: Sequence[str] | None,
+    *,
+    reads: Callable[[str], bool] = every_column,
+    keep: bool = False,
+) -> Batches:
+    """Yields batches with the file's own types. See `readers.reader` for the arguments."""
     with open_file(path) as raw:
         source = pa.PythonFile(raw, mode="r")
         try:
@@ -30,8 +38,7 @@ def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) 
         check_doubled(path, names)
         before = 0
         for batch in bounded_batches(file, source):
-            _check_texts(batch, path, before)
-            yield _without_extensions(batch)
+            yield _without_extensions(_valid(batch, path, before, reads, keep=keep))
             before += batch.num_rows
 
 
@@ -50,17 +57,26 @@ def _stored(column: pa.Array) -> pa.Array:
     return pc.not_equal(column.storage, 0) if column.type.extension_name == "arrow.bool8" else column.storage
 
 
-def _check_texts(batch: pa.RecordBatch, path: str, before: int) -> None:
-    """Raises UserError for values invalid for their type: Arrow does not check that Parquet strings are UTF-8."""
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+def _valid(batch: pa.RecordBatch, path: str, before: int, reads: Callable[[str], bool], *, keep: bool) -> pa.RecordBatch:
+    """Returns a batch whose values are valid for their types: Arrow does not check that Parquet strings are UTF-8.
+
+    Raises:
+        UserError: a column that is read has other values.
+    """
+    for place, (name, column) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
         try:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
+            if not reads(name):
+                kept = column.cast(pa.binary()) if keep and is_text(column.type) else pa.nulls(len(column))
+                batch = batch.set_column(place, name, kept)
+                continue
             row = next((i for i in range(len(column)) if not _is_valid(column.slice(i, 1))), 0)
             raise UserError(
                 f"data: {path}, row {before + row}: column {name!r} holds values that are not of its type, {column.type}: "
                 f"{first_line(error)}. Write bytes as binary, or exclude it with data.exclude: [{name}]."
             ) from None
+    return batch
 
 
 def _is_valid(column: pa.Array) -> bool:

@@ -25,13 +25,18 @@ def is_untyped(field: pa.Field) -> bool:
     return bool(field.metadata) and UNTYPED in field.metadata
 
 
-def reader(kind: str, options: CsvOptions, reads: Callable[[str], bool] = every_column) -> Reader:
+def reader(kind: str, options: CsvOptions, reads: Callable[[str], bool] = every_column, *, keep: bool = False) -> Reader:
     """Returns the reader of a format; `options` apply to CSVs only.
 
-    `reads`: whether the values of a column are read. Those of others need not fit into one column; where formats allow values
-    that do not, they are missing.
+    Args:
+        kind: the format.
+        options: see above.
+        reads: whether the values of a column are read. Those of others need not fit into one column, nor be valid; where formats
+            allow values that do not or are not, they are missing.
+        keep: keep such values instead of leaving them out: those that fit into no column as JSON texts, texts that are no
+            UTF-8 as bytes.
     """
     if kind == "csv":
         return partial(read_csv, options=options)
-    of_any_values = {"jsonl": read_jsonl, "tfrecord": read_tfrecord}.get(kind)
-    return partial(of_any_values, reads=reads) if of_any_values else READERS[kind]
+    of_any_values: dict[str, Callable[..., Batches]] = {"jsonl": read_jsonl, "parquet": read_parquet, "tfrecord": read_tfrecord}
+    return partial(of_any_values[kind], reads=reads, keep=keep)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from switchyard.components.errors import UserError, first_line
-from switchyard.components.ingest.json_columns import MixedColumnError, json_column
+from switchyard.components.ingest.json_columns import MixedColumnError, as_texts, json_column
 
 Batches = Generator[pa.RecordBatch, None, None]
 _LONGEST_NAME = 20_000
@@ -67,8 +67,18 @@ def every_column(name: str) -> bool:
     return True
 
 
-def read_column(path: str, name: str, values: list[Any], before: int, missing: Sequence[str]) -> tuple[pa.Array, pa.Field]:
-    """Returns an Arrow column of Python values, see `json_column`; `before`: number of preceding rows in the file.
+def read_column(
+    path: str, name: str, values: list[Any], before: int, missing: Sequence[str], *, texts: bool = False
+) -> tuple[pa.Array, pa.Field]:
+    """Returns an Arrow column of Python values, see `json_column`.
+
+    Args:
+        path: the file.
+        name: the column.
+        values: its values.
+        before: number of preceding rows in the file.
+        missing: texts that mean missing.
+        texts: write values that no column type can hold together as texts, those that are no texts as JSON.
 
     Raises:
         UserError: no column type can hold the values together.
@@ -76,6 +86,8 @@ def read_column(path: str, name: str, values: list[Any], before: int, missing: S
     try:
         return json_column(name, values, missing)
     except MixedColumnError as error:
+        if texts:
+            return as_texts(values), pa.field(name, pa.string())
         raise UserError(
             f"data: {path}, row {before + error.row}: column {name!r} {error}. Write it in one way, or leave it out "
             f"with data.exclude: [{name}]."

@@ -16,6 +16,7 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.batch_size import BYTES, rows_of
 from switchyard.components.ingest.reading import Batches, check_names, every_column, read_column, unreadable
 from switchyard.components.ingest.sources import is_local, open_file
+from switchyard.components.values.base64_values import as_json
 
 _RECORDS_AT_ONCE = 1024
 # Frame of a record: 8 bytes of length, 4 of its checksum, the data, 4 of the data's checksum.
@@ -25,9 +26,14 @@ _TENSORFLOWS_OWN = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*", re.DOTALL)
 
 
 def read_tfrecord(
-    path: str, bad: BadRows, missing_values: Sequence[str] | None, *, reads: Callable[[str], bool] = every_column
+    path: str,
+    bad: BadRows,
+    missing_values: Sequence[str] | None,
+    *,
+    reads: Callable[[str], bool] = every_column,
+    keep: bool = False,
 ) -> Batches:
-    """Yields batches of `tf.Example` records; a record that does not parse goes to `bad`. See `readers.reader` for `reads`."""
+    """Yields batches of `tf.Example` records; a record that does not parse goes to `bad`. See `readers.reader` for the rest."""
     import tensorflow as tf
 
     compression = "GZIP" if path.lower().endswith(".gz") else ""
@@ -44,7 +50,7 @@ def read_tfrecord(
                 continue
             # As in JSON Lines, a batch allocates a cell for each record and column.
             if examples and (len(examples) >= rows_of(len(names) + len(here - names)) or size + len(record) > BYTES):
-                yield _examples_batch(examples, path, before, missing_values or (), reads)
+                yield _examples_batch(examples, path, before, missing_values or (), reads, keep=keep)
                 before += len(examples)
                 examples, names, size = [], set(), 0
             if here - names:  # checked before decoding: the decoder truncates names at NUL
@@ -55,22 +61,22 @@ def read_tfrecord(
     except tf.errors.OpError as error:
         raise unreadable(path, "TFRecord", _TENSORFLOWS_OWN.sub("", error.message), ".gz") from error
     if examples:
-        yield _examples_batch(examples, path, before, missing_values or (), reads)
+        yield _examples_batch(examples, path, before, missing_values or (), reads, keep=keep)
 
 
 def _examples_batch(
-    records: Sequence[bytes], path: str, before: int, missing: Sequence[str], reads: Callable[[str], bool]
+    records: Sequence[bytes], path: str, before: int, missing: Sequence[str], reads: Callable[[str], bool], *, keep: bool
 ) -> pa.RecordBatch:
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
     try:
         return ExamplesToRecordBatchDecoder().DecodeBatch(records)
     except RuntimeError:
-        return _decoded_apart(records, path, before, missing, reads)
+        return _decoded_apart(records, path, before, missing, reads, keep=keep)
 
 
 def _decoded_apart(
-    records: Sequence[bytes], path: str, before: int, missing: Sequence[str], reads: Callable[[str], bool]
+    records: Sequence[bytes], path: str, before: int, missing: Sequence[str], reads: Callable[[str], bool], *, keep: bool
 ) -> pa.RecordBatch:
     """Returns a batch of records with features whose kind differs between records; these are read like JSON columns.
 
@@ -87,24 +93,30 @@ def _decoded_apart(
             if kind := feature.WhichOneof("kind"):
                 kinds.setdefault(name, set()).add(kind)
     apart = [n for n, seen in sorted(kinds.items()) if len(seen) > 1]
-    values = {n: [_values_of(e, n, path, before + i) if reads(n) else None for i, e in enumerate(examples)] for n in apart}
+    used = {n: reads(n) for n in apart}
+    values: dict[str, list[Any]] = {}
+    for name in apart:
+        each = (_values_of(e, name, path, before + i, any_bytes=not used[name]) for i, e in enumerate(examples))
+        values[name] = list(each) if used[name] or keep else [None] * len(examples)
     for example in examples:
         for name in apart:
             example.features.feature.pop(name, None)
     decoded = ExamplesToRecordBatchDecoder().DecodeBatch([e.SerializeToString() for e in examples])
     for name in apart:
-        column, field = read_column(path, name, values[name], before, missing)
+        column, field = read_column(path, name, values[name], before, missing, texts=not used[name])
         decoded = decoded.append_column(field, column)
     return decoded
 
 
-def _values_of(example: Any, name: str, path: str, row: int) -> Any:
-    """Returns a feature's values in JSON form: a single value, a list, or None."""
+def _values_of(example: Any, name: str, path: str, row: int, *, any_bytes: bool) -> Any:
+    """Returns a feature's values in JSON form: a single value, a list, or None; with `any_bytes`, bytes need not be UTF-8."""
     if name not in example.features.feature or not (kind := example.features.feature[name].WhichOneof("kind")):
         return None
     try:
         found = [v.decode() if isinstance(v, bytes) else v for v in getattr(example.features.feature[name], kind).value]
     except UnicodeDecodeError:
+        if any_bytes:
+            return [as_json(v) if isinstance(v, bytes) else v for v in getattr(example.features.feature[name], kind).value]
         raise UserError(
             f"data: {path}, row {row}: column {name!r} holds bytes that are not UTF-8 text, and numbers in other records. "
             f"Write it in one way, or exclude it with data.exclude: [{name}]."

@@ -113,7 +113,8 @@ class _PredictFile(beam.DoFn):
         unread = BadRows(_NO_LIMIT)
         known = {f.name for f in self._loaded.bundle.info.features}
         folders = {n: text for n, text in folder_columns(path).items() if n in known}
-        with closing(reader(job.kinds[path], self._loaded.csv)(path, unread, self._loaded.missing)) as batches:
+        read_file = reader(job.kinds[path], self._loaded.csv, lambda name: name in known, keep=True)
+        with closing(read_file(path, unread, self._loaded.missing)) as batches:
             for number, read in enumerate(in_parts(batches, self._loaded.images)):
                 batch = with_folders(read, folders)
                 if not number and (unused := [n for n in batch.schema.names if n not in known and may_be_added(n)]):

@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.batch_size import parts_of
+from switchyard.components.ingest.json_columns import as_texts
 from switchyard.components.ingest.scalars import longest, one_a_row
 from switchyard.components.values.base64_values import as_json
 from switchyard.components.values.targets import is_list
@@ -38,7 +39,7 @@ def assemble(parts: Sequence[Path], target: Path, kind: str) -> int:
             for part in parts:
                 # Columns that only other parts have are filled with nulls, so a part can grow; split it.
                 for table in parts_of(pa.parquet.read_table(part), len(schema)):
-                    write(pa.table([_cast(table, f) for f in schema], schema=schema))
+                    write(pa.table([_cast(table, f, to_csv=kind == "csv") for f in schema], schema=schema))
                     rows += table.num_rows
         os.replace(draft, target)
     finally:
@@ -57,10 +58,12 @@ def _common(parts: Sequence[Path]) -> pa.Schema:
         return pa.schema([pa.field(n, types[n].pop() if len(types[n]) == 1 else pa.string()) for n in names])
 
 
-def _cast(table: pa.Table, field: pa.Field) -> Any:
+def _cast(table: pa.Table, field: pa.Field, *, to_csv: bool) -> Any:
     if field.name not in table.column_names:
         return pa.nulls(table.num_rows, field.type)
     column = table[field.name].combine_chunks()
+    if pa.types.is_nested(column.type) and pa.types.is_string(field.type) and not to_csv:
+        return as_texts(column.to_pylist())  # other parts have other values
     if is_list(column.type) and not is_list(field.type):
         if longest(column) > 1:
             raise UserError(f"column {field.name!r} holds lists, which CSV does not support. Write .parquet or .jsonl.")

@@ -166,7 +166,7 @@ def _parts(
     for path, kind in kinds.items():
         folders = {n: text for n, text in folder_columns(path).items() if n in known.columns}
         unread, before = BadRows(_NO_LIMIT), 0
-        with closing(reader(kind, options)(path, unread, missing)) as batches:
+        with closing(reader(kind, options, lambda name: name in known.columns)(path, unread, missing)) as batches:
             for read in batches:
                 batch = with_folders(read, folders)
                 if absent := [n for n in needed if n not in batch.schema.names]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,7 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
                     "rows."
                 )
             weight = info.sample_weight if sample_weight is None else sample_weight
-            frame, incomplete = _read_rows(data, opened.folder, _numbers(info) | {*info.labels, weight})
+            frame, incomplete = _read_rows(data, summary, info, weight)
             given, frame = len(frame), _labelled(frame, info, summary, data)
             forecasts[version.version] = frame[list(info.labels)] if summary.windows else frame[:0]
             if sample_weight:
@@ -218,17 +218,13 @@ def _check_same_windows(forecasts: Mapping[str, pd.DataFrame]) -> None:
         )
 
 
-def _numbers(info: BundleInfo) -> set[str]:
-    """Returns the names of the features that are numbers."""
-    return {f.name for f in info.features if f.dtype != "string"}
+def _read_rows(data: Path, summary: DatasetSummary, info: BundleInfo, weight: str) -> tuple[pd.DataFrame, int]:
+    """Reads rows in the same way as the model's training data; returns them, and the number of windows left out.
 
-
-def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> tuple[pd.DataFrame, int]:
-    """Reads rows in the same way as the model's training data; returns them, and the number of windows left out."""
+    Columns that the model does not need may hold any values.
+    """
     import pandas as pd
 
-    from switchyard.components.bundle.model import training_data
-    from switchyard.components.data.summary import DatasetSummary
     from switchyard.components.ingest.bad_rows import BadRows
     from switchyard.components.ingest.csv_options import CsvOptions
     from switchyard.components.ingest.declared import plain_numbers
@@ -236,14 +232,16 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> tuple[pd.Da
     from switchyard.components.ingest.readers import reader
     from switchyard.components.ingest.sources import find_files, format_of
 
-    summary = DatasetSummary.load(str(training_data(model)))
     if summary.windows is not None:
         return _read_windows(data, summary)
     options = CsvOptions.of(summary.csv)
+    numbers = {f.name for f in info.features if f.dtype != "string"} | {*info.labels, weight}
+    needed = {*(f.name for f in info.features), *info.labels, info.label, weight, summary.group}
     frames = []
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
-        with closing(reader(kind, options)(file, BadRows(0), summary.missing_values)) as batches:
+        read = reader(kind, options, lambda name: name in needed)
+        with closing(read(file, BadRows(0), summary.missing_values)) as batches:
             parts = (with_images(b, summary.images, file) for b in in_parts(batches, summary.images))
             plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in parts)
             frames += [b.to_pandas(integer_object_nulls=True) for b in plain]

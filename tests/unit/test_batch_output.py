@@ -29,3 +29,10 @@ def test_longer_lists_are_refused_in_a_csv_and_kept_in_json_lines(kind, tmp_path
         assemble(parts, tmp_path / "out.csv", "csv")
     assemble(parts, tmp_path / "out.jsonl", "jsonl")
     assert (tmp_path / "out.jsonl").read_text() == '{"x":[5,6],"p":0.5}\n'
+
+
+def test_a_column_of_lists_beside_texts_of_other_parts_becomes_text(tmp_path):
+    for i, values in enumerate([[[1, 2]], ["a"], [{"b": 1}]]):
+        pa.parquet.write_table(pa.table({"x": values}), tmp_path / f"{i}.parquet")
+    assemble(sorted(tmp_path.glob("?.parquet")), tmp_path / "out.jsonl", "jsonl")
+    assert (tmp_path / "out.jsonl").read_text() == '{"x":"[1, 2]"}\n{"x":"a"}\n{"x":"{\\"b\\": 1}"}\n'

@@ -6,13 +6,15 @@ import sys
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert, observe
+from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.keys import key_hashes
-from switchyard.components.ingest.readers import READERS
+from switchyard.components.ingest.readers import READERS, reader
 from switchyard.components.ingest.scan import scan
 from switchyard.components.ingest.sources import fingerprint, format_of, list_files
 from switchyard.components.ingest.writer import assign
@@ -225,6 +227,22 @@ def test_values_that_no_model_can_receive_are_refused_with_file_and_row(rows, me
 def test_an_excluded_column_may_hold_any_values(tmp_path):
     path = jsonl(tmp_path, '{"x": [1, "a"], "z": 1, "y": 0}', '{"x": {"b": 1}, "z": 2, "y": 1}')
     assert set(scan(input_spec(path, exclude=["x"]), BadRows(0)).types) == {"z", "y"}
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(True, ['[1, "a"]', '{"b": 1}', "c"]), (False, [None] * 3)])
+def test_a_column_that_is_not_read_may_hold_any_values_and_is_kept_as_text(keep, kept, tmp_path):
+    """As `predict` reads what the model does not, and writes it beside the predictions."""
+    path = jsonl(tmp_path, '{"x": [1, "a"], "z": 1}', '{"x": {"b": 1}, "z": 2}', '{"x": "c", "z": 3}')
+    [batch] = reader("jsonl", CsvOptions(), lambda name: name == "z", keep=keep)(path, BadRows(0), None)
+    assert batch.to_pydict() == {"x": kept, "z": [1, 2, 3]}
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(True, [b"\xff", b"a"]), (False, [None, None])])
+def test_texts_that_are_not_utf8_are_kept_as_bytes_in_a_column_that_is_not_read(keep, kept, tmp_path):
+    text = pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff", b"a"]).buffers())
+    pa.parquet.write_table(pa.table({"x": text, "y": [0, 1]}), tmp_path / "d.parquet")
+    [batch] = reader("parquet", CsvOptions(), lambda name: name == "y", keep=keep)(str(tmp_path / "d.parquet"), BadRows(0), None)
+    assert batch.to_pydict() == {"x": kept, "y": [0, 1]}
 
 
 def test_integers_beyond_64_bits_are_refused_in_a_csv_too(tmp_path):
