@@ -26,7 +26,7 @@ from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tasks import TASKS
 from switchyard.components.tracking.manifest import FORMAT, write_manifest
-from switchyard.components.user_code.constraints import canonical
+from switchyard.components.user_code.constraints import canonical, public
 from switchyard.components.user_code.dependencies import requirements
 from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
 from switchyard.components.values.raw_features import RawFeature, raw_feature
@@ -201,5 +201,6 @@ def _requirements(info: BundleInfo, of_code: Mapping[str, str]) -> list[str]:
     own += ["pillow"] if any(f.image for f in info.features) else []
     packages = ["switchyard", "mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *own]
     listed = set(map(canonical, packages))
+    pins = {canonical(p): version for p, version in of_code.items()}
     own_code = [f"{p}=={version}" for p, version in of_code.items() if canonical(p) not in listed]
-    return [*(f"{p}=={metadata.version(p)}" for p in packages), *own_code]
+    return [*(f"{p}=={pins.get(p) or public(metadata.version(p))}" for p in packages), *own_code]

@@ -26,13 +26,19 @@ def constraints() -> dict[str, str]:
         locked = Requirement(line)
         if locked.marker is None or locked.marker.evaluate():
             package = canonical(locked.name)
-            found[package] = installed_version(package) or next(iter(locked.specifier)).version
+            installed = installed_version(package)
+            found[package] = public(installed) if installed else next(iter(locked.specifier)).version
     return found
 
 
 def canonical(name: str) -> str:
     """Returns the normalized name of a distribution (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def public(version: str) -> str:
+    """Returns a version without its local label: `2.10.0` of `2.10.0+cpu`, which most registries do not have."""
+    return version.partition("+")[0]
 
 
 def installed_version(package: str) -> str | None:

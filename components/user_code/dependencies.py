@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from switchyard.components.errors import UserError
-from switchyard.components.user_code.constraints import canonical, constraints, installed_version
+from switchyard.components.user_code.constraints import canonical, constraints, installed_version, public
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -92,6 +92,8 @@ def check_installed(listed: Sequence[str]) -> None:
 def requirements(folders: Sequence[Path], listed: Sequence[str] = ()) -> dict[str, str]:
     """Returns the distributions that user code needs: name -> version, sorted; those listed, and those that Python files import.
 
+    A listed version stays as it is written; others are the installed ones, without local labels.
+
     Python's and the folders' own modules are left out, and an import of what is not installed: the code has run without it.
 
     Args:
@@ -102,13 +104,18 @@ def requirements(folders: Sequence[Path], listed: Sequence[str] = ()) -> dict[st
     own = {part.removesuffix(".py") for folder in folders for f in folder.rglob("*.py") for part in f.relative_to(folder).parts}
     names = {name for f in files for name in imported_names(ast.parse(f.read_bytes(), filename=str(f)))}
     known = metadata.packages_distributions()
-    found = {requirement(text).name for text in listed}
+    pins = {parsed.name: next(iter(parsed.specifier)).version for parsed in map(requirement, listed)}
+    found = set(pins)
     named = set(map(canonical, found))
     for name in names:
         module = name.partition(".")[0]
         if module not in own and module not in sys.stdlib_module_names:
             found |= {d for d in _distributions(name, known) if canonical(d) not in named}
-    return {name: metadata.version(name) for name in sorted(found, key=canonical) if canonical(name) != _OURS}
+    return {
+        name: pins.get(name) or public(metadata.version(name))
+        for name in sorted(found, key=canonical)
+        if canonical(name) != _OURS
+    }
 
 
 def imported_names(tree: ast.Module) -> set[str]:

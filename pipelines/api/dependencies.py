@@ -17,7 +17,7 @@ from typing import Any
 from switchyard.components.errors import ArgumentError, UserError
 from switchyard.components.process.interpreter import start
 from switchyard.components.text.redaction import mask
-from switchyard.components.user_code.constraints import canonical, constraints, installed_version
+from switchyard.components.user_code.constraints import canonical, constraints, installed_version, public
 from switchyard.components.user_code.dependencies import check_installed, requirement
 from switchyard.pipelines.config.list_edit import edit_list
 from switchyard.pipelines.config.load import load_config
@@ -52,11 +52,16 @@ def add_dependencies(packages: Sequence[str], pipeline: Path | None = None) -> t
     if found:
         _pip(["install", "--no-deps", *(f"{name}=={version}" for name, version in found.items())])
         invalidate_caches()
-    pins = tuple(f"{name}=={metadata.version(name)}" for name in (requirement(text).name for text in added))
+    pins = tuple(f"{name}=={_listed(metadata.version(name), text)}" for text in added if (name := requirement(text).name))
     check_installed([*kept, *pins])
     if pipeline and pins:
         edit_list(pipeline, "dependencies", {canonical(requirement(pin).name): pin for pin in pins}, _name)
     return (*kept, *pins)
+
+
+def _listed(installed: str, asked: str) -> str:
+    """Returns the version to list: without a local label, unless it was asked for."""
+    return installed if "+" in asked else public(installed)
 
 
 def _name(text: str) -> str:

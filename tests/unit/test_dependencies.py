@@ -6,6 +6,7 @@ from importlib import metadata
 import pytest
 
 from switchyard.components.errors import UserError
+from switchyard.components.user_code.constraints import constraints
 from switchyard.components.user_code.dependencies import check_installed, requirements
 from switchyard.components.user_code.loading import snapshot
 from switchyard.pipelines.config.load import load_config
@@ -45,6 +46,16 @@ def test_listed_packages_are_required_once(folder):
         **{name: version for name, version in expected.items() if name != "PyYAML"},
         "pyyaml": expected["PyYAML"],
     }
+
+
+def test_a_local_label_of_an_installed_version_is_not_required_as_registries_lack_it(folder, monkeypatch):
+    installed = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "2.10.0+cpu" if name == "torch" else installed(name))
+    assert requirements([folder])["torch"] == "2.10.0"
+    assert requirements([folder], ["torch==2.10.0"])["torch"] == "2.10.0"
+    assert requirements([folder], ["torch==2.10.0+cpu"])["torch"] == "2.10.0+cpu"
+    assert constraints()["torch"] == "2.10.0"
+    check_installed(["torch==2.10.0"])
 
 
 def config(tmp_path, *listed, **sections):
