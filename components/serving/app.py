@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,10 @@ from switchyard.components.user_code.tokenizer import RefusedRowsError
 _JSON = "application/json"
 _ANSWER_BYTES = 20  # size of a score in JSON
 _log = logging.getLogger(__name__)
+
+
+class _RefusedError(InputError):
+    """A model has no score for some rows, which may be the rows' fault or the model's."""
 
 
 @dataclass
@@ -187,32 +191,24 @@ class _Routes:
         state = self._state
         champion = state.rollout.champion
         notes = request.scope["switchyard"]
-        found = None
+        found, refusing = None, None
         if fall_back and champion is not None and model is not champion:
-            found = await self._canary_scores(model, asked, notes)
-            if found is None:
+            try:
+                found = await self._scores(model, asked, notes)
+            except Exception as error:
+                _log.warning("canary version %s", model.version, exc_info=True)
+                refusing = model if isinstance(error, _RefusedError) else None
                 # Clients never receive a canary's failure. The champion may have been swapped meanwhile.
                 model = state.rollout.champion or champion
         scores, columns = found or await self._scores(model, asked, notes)
-        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
-        if len(bad):
-            raise InputError(
-                (f"the model's output is not finite for row {bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}: "
-                    "the values are too far from the training data."), rows=bad
-            )  # fmt: skip
+        if refusing is not None:
+            self._stop_if(state.rollout.failed(refusing), refusing)  # not the rows' fault: the champion answers them
         if state.log_request is not None:
             state.log_request(model, columns, scores)
         return scores, model
 
-    async def _canary_scores(self, model: ServedModel, asked: _Asked, notes: dict[str, Any]) -> tuple[np.ndarray, Columns] | None:
-        try:
-            scores, columns = await self._scores(model, asked, notes)
-        except Exception:
-            _log.warning("canary version %s", model.version, exc_info=True)
-            return None
-        return (scores, columns) if np.isfinite(scores).all() else None
-
     async def _scores(self, model: ServedModel, asked: _Asked, notes: dict[str, Any]) -> tuple[np.ndarray, Columns]:
+        """Returns a model's finite scores, and the columns. Raises _RefusedError if the model has no score for some rows."""
         first = next(iter(asked.given.values()), ())
         # Omitted values take memory as well.
         cells = len(model.info.features) * (len(first) if isinstance(first, list) else 0)
@@ -229,19 +225,24 @@ class _Routes:
             self._state.metrics.refused.inc()
             raise
         except RefusedRowsError as error:
-            self._answered(model, begin, failed=True)
+            self._answered(model, begin, failed=False)
             _log.warning("version %s: %s", model.version, error, exc_info=True)
-            more = f" and {len(error.rows) - 1} more" if len(error.rows) > 1 else ""
-            reason = f"the model's tokenizer fails for row {error.rows[0]}{more}; see the server's log."
-            raise InputError(reason, rows=error.rows) from error
+            reason = f"the model's tokenizer fails for row {_first_of(error.rows)}; see the server's log."
+            raise _RefusedError(reason, rows=error.rows) from error
         except Exception:
             self._answered(model, begin, failed=True)
             raise
-        self._answered(model, begin, failed=not np.isfinite(scores).all())
+        self._answered(model, begin, failed=False)
+        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        if len(bad):
+            reason = f"the model's output is not finite for row {_first_of(bad)}: the values are too far from the training data."
+            raise _RefusedError(reason, rows=bad)
         return scores, columns
 
     def _answered(self, model: ServedModel, begin: float, *, failed: bool) -> None:
-        why = self._state.rollout.answered(model, time.perf_counter() - begin, failed=failed)
+        self._stop_if(self._state.rollout.answered(model, time.perf_counter() - begin, failed=failed), model)
+
+    def _stop_if(self, why: str | None, model: ServedModel) -> None:
         if why and self._state.canary_stopped:
             self._state.canary_stopped(model, why)
 
@@ -266,6 +267,10 @@ class _Routes:
         name = request.path_params["model"]
         if name != self._state.name:
             raise InputError(f"unknown model {name!r}. Model: {self._state.name!r}.", 404)
+
+
+def _first_of(rows: Sequence[int] | np.ndarray) -> str:
+    return f"{rows[0]}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}"
 
 
 def _length(request: Request) -> int | None:

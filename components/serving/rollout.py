@@ -84,6 +84,20 @@ class Rollout:
         record.requests += 1
         record.failures += failed
         record.seconds.append(seconds)
+        return self._stop(model, record)
+
+    def failed(self, model: ServedModel) -> str | None:
+        """Counts a request that is recorded already as a failure after all; returns the same as `answered`.
+
+        A model that refuses rows fails only if another model answers them: otherwise the client is at fault.
+        """
+        record = self._records.get(model.version)
+        if record is None:  # the canary was replaced meanwhile
+            return None
+        record.failures += 1
+        return self._stop(model, record)
+
+    def _stop(self, model: ServedModel, record: _Record) -> str | None:
         if self.canary is None or model.version != self.canary.version:
             return None
         why = self._verdict(record)

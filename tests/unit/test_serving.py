@@ -10,15 +10,19 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 from switchyard.components.bundle.model import BundleInfo, Ragged, RawFeature, concatenate
 from switchyard.components.errors import UserError
 from switchyard.components.serving import invocations, open_inference
+from switchyard.components.serving.app import ServerState, create_app
 from switchyard.components.serving.batcher import Batcher, QueueFullError
 from switchyard.components.serving.inputs import InputError, columns_of
+from switchyard.components.serving.metrics import Metrics
 from switchyard.components.serving.rollout import Rollout, StopRule
-from switchyard.components.serving.served_model import ServedModel
+from switchyard.components.serving.served_model import Limits, ServedModel
 from switchyard.components.serving.server import _check_redacted
+from switchyard.components.user_code.tokenizer import RefusedRowsError
 
 FEATURES = [
     RawFeature("a", "float32", 1),
@@ -266,6 +270,51 @@ def test_a_failing_canary_is_stopped():
     whys = [rollout.answered(canary, 0.03, failed=False) for _ in range(10)]
     assert "median latency is 30.0 ms where the champion's is 10.0 ms" in whys[-1]
     assert rollout.canary is None
+
+
+def answering(scores):
+    return ServedModel(scores.__name__, INFO_OF_ONE, batcher(scores), lambda: None)
+
+
+def champion(columns):
+    return unless_negative(columns["a"])
+
+
+def picky(columns):
+    if (columns["a"] > 1).any():
+        raise RefusedRowsError("tokenizer: no", [0])
+    return unless_negative(columns["a"])
+
+
+def infinite(columns):
+    return np.where(columns["a"] > 1, np.inf, unless_negative(columns["a"]))
+
+
+def unless_negative(values):
+    if (values < 0).any():
+        raise RefusedRowsError("tokenizer: no", [0])
+    return np.where(values == 0, np.nan, values)
+
+
+INFO_OF_ONE = BundleInfo("pytorch", "x:Y", "regression", "label", [], [RawFeature("a", "float32", 1)])
+
+
+@pytest.mark.parametrize("canary", [picky, infinite], ids=lambda f: f.__name__)
+def test_rows_that_no_model_has_a_score_for_are_not_the_canarys_failures(canary):
+    rollout, stopped = Rollout(1.0, StopRule(failures=2)), []
+
+    def requests(value, count):
+        bodies = [{"inputs": [{"a": value}]}] * count
+        with TestClient(create_app(state, token=None, access_log=None)) as client:
+            return [client.post("/invocations", json=body, headers={"host": "localhost"}).status_code for body in bodies]
+
+    state = ServerState("m", rollout, Limits(), Metrics(), "1", canary_stopped=lambda model, why: stopped.append(why))
+    rollout.set_champion(answering(champion))
+    rollout.set_canary(answering(canary))
+    assert requests(-1, 3) == requests(0, 3) == [400] * 3, "the client's mistake"
+    assert (rollout.canary is None, stopped) == (False, [])
+    assert requests(2, 2) == [200] * 2, "the champion answers"
+    assert (rollout.canary, stopped) == (None, ["it failed 2 of 8 requests"])
 
 
 def test_empty_lists_are_missing_values_in_a_binary_tensor_too():
