@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -16,6 +18,8 @@ from switchyard.components.serving.served_model import Limits, ServedModel, load
 
 _log = logging.getLogger(__name__)
 _KEPT = 1
+# Seconds until a version is loaded again after an error that may pass; doubled after each further one.
+FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0
 
 
 def freeze_gc() -> None:
@@ -26,6 +30,13 @@ def freeze_gc() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+class _Refusal:
+    """A rejected version, which is not loaded again before `pause` seconds have passed or its alias has moved."""
+
+    def __init__(self, version: str, pause: float) -> None:
+        self.version, self.pause, self.until = version, pause, time.monotonic() + pause
 
 
 class ModelReloader:
@@ -51,8 +62,8 @@ class ModelReloader:
     ) -> None:
         self._source, self._rollout, self._limits, self._metrics = source, rollout, limits, metrics
         self._canary_alias, self._say = canary_alias, say
-        # Alias -> its rejected version, which is not retried until the alias moves.
-        self._refused: dict[str, str] = {}
+        # Alias -> its rejected version.
+        self._refused: dict[str, _Refusal] = {}
         self._resting: list[ServedModel] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._unreachable = False
@@ -87,7 +98,7 @@ class ModelReloader:
     async def look(self) -> None:
         """Polls the registry once and applies alias changes."""
         rollout = self._rollout
-        champion = await asyncio.to_thread(self._source.alias, self._source.selector) if self._source.tracks_alias else None
+        champion = await self._version_of(self._source.selector) if self._source.tracks_alias else None
         if champion is not None and rollout.champion is not None and champion != rollout.champion.version:
             model = await self._try(self._source.selector, champion)
             if model is not None:
@@ -98,7 +109,13 @@ class ModelReloader:
                 if was_canary is not None and rollout.canary is None and was_canary is not model:
                     self._keep_standby(was_canary)
         if self._canary_alias:
-            await self._look_for_canary(await asyncio.to_thread(self._source.alias, self._canary_alias))
+            await self._look_for_canary(await self._version_of(self._canary_alias))
+
+    async def _version_of(self, alias: str) -> str | None:
+        version = await asyncio.to_thread(self._source.alias, alias)
+        if (refusal := self._refused.get(alias)) and refusal.version != version:
+            del self._refused[alias]  # a version that the alias comes back to is tried again
+        return version
 
     async def _look_for_canary(self, version: str | None) -> None:
         rollout = self._rollout
@@ -118,7 +135,7 @@ class ModelReloader:
     def canary_stopped(self, model: ServedModel, why: str) -> None:
         """Records that the stop rule removed the canary; its version is not loaded again until the alias moves."""
         if self._canary_alias:
-            self._refused[self._canary_alias] = model.version
+            self._refused[self._canary_alias] = _Refusal(model.version, math.inf)
         self._metrics.canary_stops.inc()
         self._swapped(f"canary version {model.version} is stopped: {why}")
         self._keep_standby(model)
@@ -130,30 +147,40 @@ class ModelReloader:
         await asyncio.gather(*self._closing)
 
     async def _try(self, alias: str, version: str) -> ServedModel | None:
-        if self._refused.get(alias) == version:
+        before = self._refused.get(alias)
+        if before and time.monotonic() < before.until:
             return None
-        self._refused.pop(alias, None)
         known = self._rollout.with_version(version) or next((m for m in self._resting if m.version == version), None)
         if known is not None:  # the canary that becomes champion, or a rollback
+            self._refused.pop(alias, None)
             self._resting = [m for m in self._resting if m is not known]
             return known
-        # Errors of the store propagate and are retried at the next poll. Changed files (UserError) reject the version.
+        # Errors of the store propagate and are retried at the next poll. Changed files (UserError) reject the version; other
+        # errors, such as a full disk or too little memory, may pass.
         try:
             opened, files = await self._open(version)
         except UserError as error:
-            self._refuse(alias, version, error)
+            self._refuse(alias, version, error, math.inf)
             return None
         try:
-            return await self._load(opened, files)
-        except Exception as error:
-            self._refuse(alias, version, error)
+            model = await self._load(opened, files)
+        except UserError as error:
+            self._refuse(alias, version, error, math.inf)
             return None
+        except Exception as error:
+            self._refuse(alias, version, error, min(2 * before.pause, LONGEST_PAUSE) if before else FIRST_PAUSE)
+            return None
+        self._refused.pop(alias, None)
+        return model
 
-    def _refuse(self, alias: str, version: str, error: Exception) -> None:
+    def _refuse(self, alias: str, version: str, error: Exception, pause: float) -> None:
         _log.error("version %s", version, exc_info=error)
-        self._refused[alias] = version
+        self._refused[alias] = _Refusal(version, pause)
         self._metrics.failed_swaps.inc()
-        self._say(f"version {version} cannot be served and is not swapped in: {(str(error).splitlines() or [''])[0][:200]}")
+        again = "" if math.isinf(pause) else f" (tried again in {pause:.0f} s)"
+        self._say(
+            f"version {version} cannot be served and is not swapped in{again}: {(str(error).splitlines() or [''])[0][:200]}"
+        )
 
     async def _open(self, version: str) -> tuple[OpenedModel, ExitStack]:
         """Returns a version's files and the stack that removes them."""

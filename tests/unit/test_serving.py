@@ -5,12 +5,12 @@ import threading
 import time
 from contextlib import suppress
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.testclient import TestClient
 
 from switchyard.components.bundle.model import BundleInfo, Ragged, RawFeature, concatenate
 from switchyard.components.errors import UserError
@@ -303,10 +303,14 @@ INFO_OF_ONE = BundleInfo("pytorch", "x:Y", "regression", "label", [], [RawFeatur
 def test_rows_that_no_model_has_a_score_for_are_not_the_canarys_failures(canary):
     rollout, stopped = Rollout(1.0, StopRule(failures=2)), []
 
+    async def asked(value, count):
+        app = httpx.ASGITransport(create_app(state, token=None, access_log=None))
+        body = {"inputs": [{"a": value}]}
+        async with httpx.AsyncClient(transport=app, base_url="http://localhost") as client:
+            return [(await client.post("/invocations", json=body)).status_code for _ in range(count)]
+
     def requests(value, count):
-        bodies = [{"inputs": [{"a": value}]}] * count
-        with TestClient(create_app(state, token=None, access_log=None)) as client:
-            return [client.post("/invocations", json=body, headers={"host": "localhost"}).status_code for body in bodies]
+        return asyncio.run(asked(value, count))
 
     state = ServerState("m", rollout, Limits(), Metrics(), "1", canary_stopped=lambda model, why: stopped.append(why))
     rollout.set_champion(answering(champion))
