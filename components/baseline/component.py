@@ -84,7 +84,14 @@ def _find(name: str, pipeline: str, examples: str, uri: str) -> BaselineContents
         note = f"champion is version {version}, made by an older Switchyard"
         return BaselineContents(version, "", source, previous, note, None, name, obstacle, rows, trained_on=trained_on)
     download_version(client, server, name, version, champion_folder(uri))
-    info = bundle_info(champion_folder(uri))
+    try:
+        info = bundle_info(champion_folder(uri))
+    except UserError as error:  # intact, and of another version
+        shutil.rmtree(champion_folder(uri))
+        note = f"champion is version {version}, which this version cannot read"
+        return BaselineContents(
+            version, "", source, previous, note, None, name, str(error).rstrip("."), rows, trained_on=trained_on
+        )
     champion = ChampionFit(info, summary)
     obstacle = champion.obstacle
     judged, reasons = (0, Reasons()) if obstacle else _count(champion, split_files(examples, summary.held_out))

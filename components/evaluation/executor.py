@@ -17,7 +17,6 @@ from tfx.types import artifact_utils
 
 from switchyard.components.artifacts import DIVERGED
 from switchyard.components.baseline.contents import BaselineContents, champion_folder
-from switchyard.components.beam.in_memory import fit_in_memory
 from switchyard.components.bundle.model import bundle_path
 from switchyard.components.compat.tfx_components import beam_pipeline
 from switchyard.components.data.summary import DatasetSummary, split_files
@@ -28,7 +27,7 @@ from switchyard.components.evaluation.measuring import PREDICTIONS, Measuring
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
 from switchyard.components.evaluation.own_metrics import own_metrics, own_names, own_replicates
 from switchyard.components.evaluation.page import evaluation_html, models_table
-from switchyard.components.evaluation.predictions import LAST, beside
+from switchyard.components.evaluation.predictions import LAST, ChampionError, beside
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.row_plots import confusion_metrics, row_plots
 from switchyard.components.evaluation.tfma_config import WEIGHT
@@ -71,12 +70,14 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         rows_of_split = f"{summary.rows[summary.held_out]:,} rows of {summary.held_out}"
         say(f"{rows_of_split}, {', '.join(models)}, {len(settings.slices)} slicings")
         measured = _names(models, partly=CHAMPION in models and baseline.judged < baseline.rows)
-        measuring = Measuring(files, bundles, settings.slices, summary, measured, output)
-        pipeline = beam_pipeline(self)
-        if fit_in_memory(files, pipeline.options):
-            measuring.in_memory()
-        else:
-            measuring.in_pipeline(pipeline)
+        try:
+            Measuring(files, bundles, settings.slices, summary, measured, output).run(beam_pipeline(self))
+        except ChampionError as failure:
+            del models[CHAMPION], bundles[CHAMPION]
+            baseline = replace(baseline, obstacle=f"it fails: {failure}")
+            warn(baseline.why_not(settings.comparable))
+            measured = list(models)
+            Measuring(files, bundles, settings.slices, summary, measured, output).run(beam_pipeline(self))
         rows = read_rows(output, list(models), summary)
         check_labels(rows.labels[rows.each > 0], summary)
         if not settings.thresholds:

@@ -6,6 +6,7 @@ Both write the same files: the predictions as Parquet, and TFMA's metrics, plots
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,11 @@ from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.writers import eval_config_writer
 from tensorflow_model_analysis.writers import metrics_plots_and_validations_writer as tfma_writer
 
+from switchyard.components.beam.in_memory import fit_in_memory
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data.tfrecords import ReadExamples, read_batches
 from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches, measure
-from switchyard.components.evaluation.predictions import ROWS, Predict, rows_schema
+from switchyard.components.evaluation.predictions import ROWS, ChampionError, Predict, champion_failure, rows_schema
 from switchyard.components.evaluation.tfma_config import eval_config
 from switchyard.components.tasks import TASKS
 
@@ -51,6 +53,24 @@ class Measuring:
     summary: DatasetSummary
     measured: Sequence[str]
     output: str
+
+    def run(self, pipeline: Any) -> None:
+        """Measures in this process if the rows fit into its memory, else in the Beam pipeline.
+
+        Raises:
+            ChampionError: the champion fails; `output` is empty then.
+        """
+        try:
+            if fit_in_memory(self.files, pipeline.options):
+                self.in_memory()
+            else:
+                self.in_pipeline(pipeline)
+        except Exception as error:
+            if (failure := champion_failure(error)) is None:
+                raise
+            shutil.rmtree(self.output)
+            os.makedirs(self.output)
+            raise ChampionError(failure) from error
 
     def in_pipeline(self, pipeline: Any) -> None:
         """Runs a Beam pipeline, which may distribute the rows."""

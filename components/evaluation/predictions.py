@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -14,6 +17,7 @@ from switchyard.components.baseline.fit import ChampionFit
 from switchyard.components.bundle.model import BundleModel, load_bundle
 from switchyard.components.bundle.rows import column_values, encode_labels
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import UserError, error_chain, first_line, text_of
 from switchyard.components.evaluation.batched_metrics import Batch
 from switchyard.components.evaluation.ranking import query_codes
 from switchyard.components.evaluation.results import CHAMPION
@@ -21,12 +25,42 @@ from switchyard.components.evaluation.slices import SliceColumn, slice_column
 from switchyard.components.evaluation.tfma_config import WEIGHT
 from switchyard.components.ingest.number_lists import wide_labels
 from switchyard.components.tasks import TASKS
+from switchyard.components.tracking.manifest import verify
 from switchyard.components.training.workers.predicting import predictor_class
 
 _EPSILON = 1e-7
 ROWS = "rows"
 # Column of the rows of windows with the label's last past value.
 LAST = "last:label"
+
+
+class ChampionError(UserError):
+    """The champion cannot be loaded, or fails for the rows: there is nothing to compare with, and no candidate is at fault."""
+
+
+# What a runner with workers elsewhere leaves of it.
+_AS_TEXT = re.compile(r"\bChampionError: (.+?)\s*(?:\[while running .*)?$", re.MULTILINE)
+
+
+def champion_failure(error: BaseException) -> str | None:
+    """Returns the message of the ChampionError behind an error, also of one that Beam's runner gives as text; else None."""
+    for seen in error_chain(error):
+        if isinstance(seen, ChampionError):
+            return in_text[1] if (in_text := _AS_TEXT.search(f"ChampionError: {seen}")) else str(seen)
+        if in_text := _AS_TEXT.search(text_of(seen)):
+            return in_text[1]
+    return None
+
+
+@contextmanager
+def _champions_errors() -> Iterator[None]:
+    """Raises ChampionError for an error of the champion, except a lack of memory."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # the code of a champion's tokenizer or trainer raises any type
+        raise ChampionError(first_line(error)) from error
 
 
 class Predict(beam.DoFn):
@@ -69,7 +103,8 @@ class Predict(beam.DoFn):
         scores, judged = {}, {}
         for name, bundle in self._bundles.items():
             if name == CHAMPION:
-                scores[name], rows = _champion_scores(bundle, summary, batch)
+                with _champions_errors():
+                    scores[name], rows = _champion_scores(bundle, summary, batch)
                 if self._partly:
                     judged[name] = rows
             else:
@@ -123,9 +158,19 @@ class Loaded(dict[str, BundleModel]):
     """The bundles by name. A subclass of dict, as plain dicts do not support the weak references of `Shared`."""
 
     def __init__(self, places: Mapping[str, tuple[str, str | None]]) -> None:
-        super().__init__(
-            {name: load_bundle(folder, digest, predictor_class=predictor_class) for name, (folder, digest) in places.items()}
-        )
+        super().__init__({name: _loaded(name, folder, digest) for name, (folder, digest) in places.items()})
+
+
+def _loaded(name: str, folder: str, digest: str | None) -> BundleModel:
+    """Returns a bundle. Raises ChampionError if the champion's own files are intact and cannot be loaded."""
+    try:
+        return load_bundle(folder, digest, predictor_class=predictor_class)
+    except Exception:
+        if name != CHAMPION:
+            raise
+        verify(Path(folder), digest)  # changed files are an error of the run
+        with _champions_errors():
+            raise
 
 
 def rows_schema(

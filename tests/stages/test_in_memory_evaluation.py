@@ -20,6 +20,7 @@ from switchyard.components import artifacts
 from switchyard.components.baseline.contents import BaselineContents
 from switchyard.components.bundle.model import BundleInfo, bundle_path
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import UserError
 from switchyard.components.evaluation import predictions
 from switchyard.components.evaluation.config import EvaluationSettings, Improvement
 from switchyard.components.evaluation.executor import Executor
@@ -264,6 +265,42 @@ def test_a_metric_of_ones_own_decides_between_the_models(task: str, tmp_path: Pa
         found[better] = {name: c.difference for name, c in against.items()}
         assert all(c.low is not None and c.low < c.difference < c.high for c in against.values())
     assert found["higher"] == pytest.approx({name: -value for name, value in found["lower"].items()})
+
+
+@pytest.mark.parametrize("limit", [256, 0], ids=["memory", "beam"])
+@pytest.mark.parametrize("fails", ["load", "score"])
+def test_a_champion_that_fails_ends_the_comparison_and_not_the_evaluation(
+    fails: str, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, load = Case("binary", tmp_path, monkeypatch), predictions.load_bundle
+    verified = []
+
+    def failing(folder: str, digest: str | None, **given: Any) -> Any:
+        model = load(folder, digest, **given)
+        if model.info.features[0].name != "champion":
+            return model
+        if fails == "load":
+            raise UserError("tokenizer: words.py: makes other arrays here")
+        monkeypatch.setattr(model, "score_columns", lambda columns: columns["no such column"])
+        return model
+
+    monkeypatch.setattr(predictions, "load_bundle", failing)
+    monkeypatch.setattr(predictions, "verify", lambda *given: verified.append(given))
+    result = Evaluation.load(str(case.evaluate(limit)))
+    why = {"load": "tokenizer: words.py: makes other arrays here", "score": "'no such column'"}[fails]
+    assert result.not_compared == f"champion version 3 of  cannot be compared: it fails: {why}"
+    assert list(result.models) == ["a", "b"] or list(result.models) == ["b", "a"]
+    assert not result.blessed
+    assert all(any(why in f for f in model.failures) for model in result.models.values())
+    assert bool(verified) == (fails == "load")
+    replaced = Evaluation.load(str(case.evaluate(limit, incomparable_champion="replace")))
+    assert not any(why in f for model in replaced.models.values() for f in model.failures)
+
+
+def test_a_champions_failure_is_recognised_in_the_text_of_a_worker_elsewhere() -> None:
+    trace = "Traceback\n  ...\nswitchyard.x.ChampionError: 'a b' [while running 'Predict-ptransform-3']\n\n\tat org.Flink"
+    assert predictions.champion_failure(RuntimeError(trace)) == "'a b'"
+    assert predictions.champion_failure(RuntimeError("out of disk")) is None
 
 
 def test_rows_of_several_shards_are_measured_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
