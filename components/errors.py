@@ -28,6 +28,8 @@ MEANINGS = {
 _LONGEST, _LINE = 20_000, 500
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
+# Ends the message about a path of the config that does not exist.
+CHECK_PATH = "Check the path (relative ones are relative to the YAML, or without one to the working directory)."
 CANCELLED = "cancelled; finished stages are kept, the next run resumes after them"
 
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from switchyard.components.errors import UserError
+from switchyard.components.errors import CHECK_PATH, UserError
 from switchyard.components.ingest.layout import fixed_part, folder_columns
 from switchyard.components.text.escaping import pattern_of
 
@@ -85,8 +85,9 @@ def list_files(patterns: Sequence[str], key: str = "data.path") -> Listing:
         good = [p for p in matched if p not in without_rows]
         if not good:
             only = f" but {listed(without_rows)}, without rows" if without_rows else ""
-            start = "the YAML" if "." in key else "the working directory"  # keys of the config have a dot, arguments none
-            raise UserError(f"{key}: no file matches {pattern}{only}. Check the path (relative ones are relative to {start}).")
+            # Keys of the config have a dot, arguments none.
+            advice = CHECK_PATH if "." in key else "Check the path (relative ones are relative to the working directory)."
+            raise UserError(f"{key}: no file matches {pattern}{only}. {advice}")
         files |= dict.fromkeys(good)
         skipped |= dict.fromkeys(without_rows)
     return Listing(list(files), [p for p in skipped if p not in files])

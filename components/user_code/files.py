@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from switchyard.components.errors import UserError
+from switchyard.components.errors import CHECK_PATH, UserError
 from switchyard.components.text.escaping import pattern_of
 
 _LARGEST_NAMED = 256 << 20
@@ -59,7 +59,7 @@ def listed_files(patterns: Sequence[str]) -> list[Path]:
         matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern_of(pattern), recursive=True))
         files = [f for match in matches for f in _files_of(Path(match))]
         if not files:
-            raise UserError(f"files: no file at {pattern}. Check the path (relative ones are relative to the YAML).")
+            raise UserError(f"files: no file at {pattern}. {CHECK_PATH}")
         # Normalized, so that a path with `..` does not seem to be inside a folder that it leaves.
         found += [Path(os.path.normpath(f)) for f in files]
     return list(dict.fromkeys(found))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from switchyard.components.errors import UserError
+from switchyard.components.errors import CHECK_PATH, UserError
 
 # Bytes from which a file is hashed once per process and state, such as a model's weights.
 _LARGE = 4 << 20
@@ -68,7 +68,7 @@ def read(path: Path, key: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{key}: {path}: no such file. Check the path (relative ones are relative to the YAML).") from None
+        raise UserError(f"{key}: {path}: no such file. {CHECK_PATH}") from None
     except IsADirectoryError:
         raise UserError(f"{key}: {path} is a folder; give a file.") from None
     except PermissionError:

@@ -150,7 +150,10 @@ def test_an_empty_file_named_in_the_path_is_refused(tmp_path):
 
 def test_a_folder_of_markers_alone_is_refused(tmp_path):
     (tmp_path / "_SUCCESS").touch()
-    with pytest.raises(UserError, match=r"data\.path: no file matches .* but _SUCCESS, without rows\. .* relative to the YAML\)"):
+    with pytest.raises(
+        UserError,
+        match=r"data\.path: no file matches .* but _SUCCESS, without rows\. .* relative to the YAML, or .*\)",
+    ):
         scanned(tmp_path)
 
 
