@@ -1,8 +1,12 @@
 """What a run is given: the digest by which an unchanged run is known."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from switchyard.components.tracking.model_registry import DIGEST
 from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.local import last_run
 from switchyard.pipelines.runners.local.last_run import settings_digest
 from switchyard.pipelines.workspace import Workspace
 
@@ -36,6 +40,35 @@ def digest(tmp_path):
 
 def test_the_digest_of_the_same_is_the_same(digest):
     assert digest() == digest()
+
+
+def test_the_digest_changes_with_the_order_of_the_splits(digest):
+    """Hash ranges, and the periods of windows, follow one another in this order."""
+    assert digest("data.splits={train: 8, eval: 2}") != digest("data.splits={eval: 2, train: 8}")
+
+
+class Registry:
+    """A registry with one model, whose champion is version 1."""
+
+    def __init__(self, digest):
+        self._digest = digest
+
+    def get_model_version(self, name, version):
+        return SimpleNamespace(tags={DIGEST: self._digest})
+
+    def get_experiment_by_name(self, name):
+        return None
+
+
+def outside(tmp_path, monkeypatch, digest):
+    monkeypatch.setattr(last_run.tracking, "client", lambda uri: Registry(digest))
+    monkeypatch.setattr(last_run, "aliases", lambda client, name: {"champion": "1"})
+    return last_run._outside(load_config(tmp_path / "pipeline.yaml"), Workspace(tmp_path / "w"))
+
+
+def test_a_champion_of_the_same_number_and_other_files_is_another_one(digest, tmp_path, monkeypatch):
+    """As after a model was deleted and registered again."""
+    assert outside(tmp_path, monkeypatch, "a") == outside(tmp_path, monkeypatch, "a") != outside(tmp_path, monkeypatch, "b")
 
 
 @pytest.mark.parametrize("file", ["features.py", "helper.py", "model.py", "words.py", "sample.csv"])

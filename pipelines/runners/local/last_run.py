@@ -22,6 +22,7 @@ from switchyard.components.signing.signatures import check_signer
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import CHAMPION, alias_version, aliases
 from switchyard.components.tracking.references import name_and_selector
+from switchyard.components.tracking.version_download import registered_digest
 from switchyard.components.training.start import Origin
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import (
@@ -52,7 +53,7 @@ class LastRun:
     Attributes:
         settings: digest of the config and everything it names, except the data.
         data: fingerprint of the input files.
-        registry: alias -> version, after the run.
+        registry: alias -> version and its digest, after the run.
         gate: id of the MLflow run of the last data gate that passed, after the run.
         run_id: id of the parent MLflow run.
         trainer: names of all trainers.
@@ -89,7 +90,8 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
         "signer": check_signer(config.signing) if config.signing else None,
         "sample": _sample_fingerprint(config, sample) if sample else None,
     }
-    text = workspace.neutral(json.dumps(given, sort_keys=True, default=str))
+    # Keys in the order of the YAML: of splits and of hyperparameters to search, it makes a difference.
+    text = workspace.neutral(json.dumps(given, default=str))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -171,7 +173,9 @@ def _starts_as_before(config: PipelineConfig, workspace: Workspace, last: LastRu
         if reference := config.trainer.start_for(framework):
             name, selector = name_and_selector(reference) or (config.model_name, CHAMPION)
             version = selector if selector.isdigit() else alias_version(client, name, selector)
-            if (version or "") != Origin.load(last.outputs[warm_start_stage(stage)]["starting_point"]).version:
+            origin = Origin.load(last.outputs[warm_start_stage(stage)]["starting_point"])
+            digest = registered_digest(client, name, version) if version else None
+            if (version or "", digest or "") != (origin.version, origin.digest):
                 return False
     return True
 
@@ -180,4 +184,6 @@ def _outside(config: PipelineConfig, workspace: Workspace) -> tuple[dict[str, st
     client = tracking.client(tracking_uri(config, workspace))
     experiment = client.get_experiment_by_name(config.experiment)
     gate = tracking.last_passed_gate(client, experiment.experiment_id, config.name) if experiment else None
-    return aliases(client, config.model_name), gate
+    # A model that is deleted and registered again has the same numbers of versions.
+    found = {a: f"{v} {registered_digest(client, config.model_name, v)}" for a, v in aliases(client, config.model_name).items()}
+    return found, gate
