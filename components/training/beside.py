@@ -1,4 +1,4 @@
-"""Writes checkpoints in a thread, beside the next epoch. Standard library only."""
+"""Writes checkpoints and metrics in a thread, beside the next epoch. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Beside:
     """Runs one write at a time in a thread. Its error is raised by the next call, or at the end of the `with` block."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="epoch")
         self._running: Future[Any] | None = None
 
     def submit(self, write: Callable[[], Any]) -> None:

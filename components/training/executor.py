@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import keep_digest
+from switchyard.components.training.beside import Beside
 from switchyard.components.training.contract import TrainResult
 from switchyard.components.training.hooks import OF_OWN_TRAINING, may_train_itself, replaced
 from switchyard.components.training.inputs import local_columns, local_start, local_summary, local_tokenizer
@@ -171,7 +173,8 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
     done = TrainingLedger.open(job.checkpoint_dir, hyper).epochs
     if done:
         warn(f"an earlier run was interrupted: training resumes after epoch {done}")
-    result = train(job, _Reporter(run, hyper.epochs, done))
+    with Beside() as writer:
+        result = train(job, _Reporter(run, hyper.epochs, done, writer))
     run.tags({"device": result.device, "resumed_from_epoch": str(result.resumed_from_epoch)})
     waiting = {k: v for k, v in configured.items() if k not in used}
     run.params({"trainable_weights": result.parameters, **(result.used or waiting)})
@@ -182,14 +185,14 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
 
 
 class _Reporter:
-    """A per-epoch report of a trainer's metrics to MLflow and to the terminal."""
+    """A per-epoch report of a trainer's metrics to the terminal, and beside the next epoch to MLflow."""
 
-    def __init__(self, run: tracking.Run, epochs: int, done: int) -> None:
-        self._run, self._epochs, self._epoch = run, epochs, done
+    def __init__(self, run: tracking.Run, epochs: int, done: int, writer: Beside) -> None:
+        self._run, self._epochs, self._epoch, self._writer = run, epochs, done, writer
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         self._epoch += 1
-        self._run.metrics({**metrics, "steps": float(step)}, step=self._epoch)
+        self._writer.submit(partial(self._run.metrics, {**metrics, "steps": float(step)}, step=self._epoch))
         shown = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("val_"))
         say(f"epoch {self._epoch} of {self._epochs}, {shown}")
 

@@ -75,6 +75,9 @@ class PytorchTrainer(Trainer):
     def fit(self, request: TrainRequest, report: Report) -> TrainResult:
         """See the base class."""
         without_hints()
+        if request.accelerator.kind == "cpu":
+            # Lightning asks NVIDIA's library for GPUs, for processes that fork; PyTorch would open it in each step.
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         with numerics(request.accelerator):
             return self._fit(request, report)
 
