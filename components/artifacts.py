@@ -7,6 +7,8 @@ from tfx.types.artifact import Artifact
 # Property of a model: why training produced no usable result, see `components.training.ledger.diverged`; empty for other models.
 DIVERGED = "diverged"
 
+# Property of a model that is an ensemble: its members and their weights, as a text.
+MEMBERS = "members"
 
 # Property of an artifact that its content identifies, wherever it lies: for cache keys and for the names of checkpoints.
 CONTENT = "content"

@@ -58,6 +58,11 @@ class Task:
         return self.targets == "quantile"
 
     @property
+    def has_means(self) -> bool:
+        """Whether models' scores have a mean: those of a ranking have no common scale, an output of its own no known loss."""
+        return not (self.groups or self.own_shape)
+
+    @property
     def has_labels(self) -> bool:
         """Whether the label is several columns."""
         return self.targets == "label"

@@ -17,6 +17,7 @@ from tfx.types import channel
 from switchyard.components.baseline.component import Baseline
 from switchyard.components.data_gate.component import DataGate
 from switchyard.components.data_gate.inferred_schema import FineStatistics, InferredSchema
+from switchyard.components.ensemble.component import Ensemble
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.component import Evaluate
 from switchyard.components.infra_validation.component import InfraValidation
@@ -26,6 +27,7 @@ from switchyard.components.report.component import Report
 from switchyard.components.tasks import TASKS
 from switchyard.components.training.component import Training
 from switchyard.components.training.config import trainer_name
+from switchyard.components.training.names import ENSEMBLE
 from switchyard.components.transform.component import Transform
 from switchyard.components.user_code.loading import snapshot_file
 from switchyard.components.warm_start.component import WarmStart
@@ -34,6 +36,7 @@ from switchyard.pipelines.config.stage_settings import (
     VERSION,
     WARM_START,
     data_gate_settings,
+    ensemble_settings,
     evaluation_settings,
     infra_validation_settings,
     input_spec,
@@ -116,8 +119,12 @@ def create_pipeline(
         after.add_upstream_node(before)
     for before, after in zip(trainings, tunings[1:], strict=False):
         after.add_upstream_node(before)
-    model = _union([t.outputs["model"] for t in trainings])
-    model_run = _union([t.outputs["model_run"] for t in trainings])
+    members = _union([t.outputs["model"] for t in trainings])
+    ensembles = []
+    if config.trainer.ensemble:
+        ensembles.append(Ensemble(examples, members, ensemble_settings(config, code_store)).with_id(ENSEMBLE))
+    model = _union([t.outputs["model"] for t in (*trainings, *ensembles)])
+    model_run = _union([t.outputs["model_run"] for t in (*trainings, *ensembles)])
     evaluate = Evaluate(examples, model, baseline, evaluation_settings(config, code_store)).with_id("evaluation")
     evaluation = evaluate.outputs["evaluation"]
     infra_settings = infra_validation_settings(config)
@@ -153,6 +160,7 @@ def create_pipeline(
         transform,
         *tunings,
         *trainings,
+        *ensembles,
         evaluate,
         *infra,
         registry,

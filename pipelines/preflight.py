@@ -33,7 +33,7 @@ from switchyard.components.training.hooks import check_hooks, hooks_in, may_trai
 from switchyard.components.training.huggingface import HuggingFaceModel
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
-from switchyard.components.training.names import LOSSES, NETWORKS
+from switchyard.components.training.names import ENSEMBLE, LOSSES, NETWORKS
 from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.trainers import boosts_trees
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
@@ -253,7 +253,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         payload: the config, and the folder of snapshots.
 
     Returns:
-        The trainers' names.
+        The names of all candidates: the trainers', and the ensemble's.
 
     Raises:
         UserError: a check failed.
@@ -267,7 +267,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         name = _check_trainer(settings)
         if boosts_trees(settings.framework):
             boosting.append(framework)
-        if name in (CHAMPION, *names):
+        if name in (CHAMPION, ENSEMBLE, *names):
             raise UserError(f"trainer.framework: {framework!r} has the name {name!r}, which is already taken; rename it.")
         names.append(name)
     if boosting and (unread := config.data.unread_by_trees()):
@@ -282,7 +282,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
     _load_metrics(config, store)
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))
-    return names
+    return [*names, ENSEMBLE] if config.trainer.ensemble else names
 
 
 def _load_metrics(config: PipelineConfig, store: Path, *, data: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 A bundle holds `preprocess/` (the transform graph without the label, a SavedModel), `model/` (the trainer's export), `data/`
 (statistics and schema of the training split, for drift, and a few rows, for the server's warm-up) and `bundle.json`; `code/`
-with a custom trainer, `tokenizer/` with a tokenizer.
+with a custom trainer, `tokenizer/` with a tokenizer. An ensemble has `members/` in place of `model/` and `code/`.
 Evaluation, batch prediction, the registry and serving use only this format. MLflow's models-from-code loads a copy of
 `switchyard/mlflow_model.py`, which loads the parts. Only `bundle.json` holds the names of columns: the transform graph and the
 exports use positional features. `writer.py` writes bundles; this module verifies `manifest.json` before it loads one.
@@ -24,6 +24,9 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from switchyard.components.bundle.code import load_predictor_class
+from switchyard.components.bundle.members import FOLDER as MEMBERS
+from switchyard.components.bundle.members import Member, averaged
+from switchyard.components.bundle.members import problem as problem_of_members
 from switchyard.components.compat import tensorflow_globs
 from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.data.class_order import places, positive_class, same_classes
@@ -77,6 +80,7 @@ class BundleInfo:
         tokenizer: whether the bundle's `tokenizer/` replaces the transformed texts, see `components.user_code.tokenizer`.
         sample_weight: column with the weights of the training rows, which is no input; empty without weights.
         output_shape: see `DatasetSummary.output_shape`.
+        members: of an ensemble its members, in the order in which they are loaded; empty for a single model.
     """
 
     framework: str
@@ -91,6 +95,12 @@ class BundleInfo:
     tokenizer: bool = False
     sample_weight: str = ""
     output_shape: list[int] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[Member]:
+        """The members of an ensemble, or the one model."""
+        return self.members or [Member(self.framework, self.predictor, 1.0)]
 
     @property
     def labels(self) -> list[str]:
@@ -126,18 +136,21 @@ class BundleModel:
 
     def __init__(self, folder: Path, *, verified: bool, predictor_class: PredictorClass | None = None) -> None:
         self.info = _read_info(folder)
-        # Import the trainer's framework first: PyTorch must be imported before TensorFlow.
-        trainer = (predictor_class or load_predictor_class)(folder, self.info.predictor)
+        places, find = model_folders(folder, self.info), predictor_class or load_predictor_class
+        # Import the trainers' frameworks first: PyTorch must be imported before TensorFlow.
+        trainers = [find(place, model.predictor) for place, model in zip(places, self.info.models, strict=True)]
         # The tokenizer may import PyTorch, too.
         self._tokenizer = load_tokenizer(folder / TOKENIZER) if self.info.tokenizer else None
         if not (verified and self.info.user_code):
-            for place in (folder / "preprocess", folder / "model"):
+            for place in (folder / "preprocess", *(place / "model" for place in places)):
                 check_if_saved_model(place)
         import tensorflow as tf
 
         tensorflow_globs.install()
         self._tf = tf
-        self._predict = trainer.load_predictor(folder / "model")
+        loaded = [trainer.load_predictor(place / "model") for trainer, place in zip(trainers, places, strict=True)]
+        weights = [model.weight for model in self.info.models]
+        self._predict = averaged(list(zip(loaded, weights, strict=True)), ascending=TASKS[self.info.task].ascending)
         self._preprocess = tf.saved_model.load(str(folder / "preprocess"))
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
@@ -272,6 +285,11 @@ def example_rows(folder: str | Path) -> pd.DataFrame | None:
     return pd.read_parquet(file) if file.is_file() else None
 
 
+def model_folders(inner: Path, info: BundleInfo) -> list[Path]:
+    """Returns the folders with the `model/` and the `code/` of each of `info.models`, in the bundle's own folder `inner`."""
+    return [inner / MEMBERS / str(i) for i in range(len(info.members))] or [inner]
+
+
 def _read_info(folder: Path) -> BundleInfo:
     try:
         loaded = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -287,7 +305,8 @@ def _read_info(folder: Path) -> BundleInfo:
             "exported code: train again."
         )
     try:
-        info = BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
+        members = [Member(**m) for m in loaded.get("members", [])]
+        info = BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]], "members": members})
         TypeAdapter(BundleInfo).validate_json(json.dumps(loaded), strict=True)
         if problem := _problem(info):
             raise ValueError(problem)
@@ -317,7 +336,7 @@ def _problem(info: BundleInfo) -> str:
             f"targets {str(info.targets)[:60]}" if not task.fits_targets(info.targets) else f"shape {str(info.output_shape)[:60]}"
         )
         return f"the task {info.task[:20]!r} has the {what}"
-    return ""
+    return problem_of_members(info.members)
 
 
 def bundle_folder(folder: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Writes a model bundle (see `model.py`) from a transform graph and a trainer's export."""
+"""Writes a model bundle (see `model.py`): from a transform graph and a trainer's export, or an ensemble from other bundles."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Array
 
 from switchyard.components.bundle.code import FOLDER as CODE
-from switchyard.components.bundle.model import FILE, ROWS, BundleInfo
+from switchyard.components.bundle.members import FOLDER as MEMBERS
+from switchyard.components.bundle.members import Member
+from switchyard.components.bundle.model import FILE, ROWS, BundleInfo, bundle_folder, bundle_info, model_folders
 from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import StageError
 from switchyard.components.tasks import TASKS
 from switchyard.components.tracking.manifest import FORMAT, write_manifest
 from switchyard.components.user_code.constraints import canonical, public
@@ -35,6 +38,10 @@ from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 _log = logging.getLogger(__name__)
 
 EXAMPLE_ROWS = 5
+# Framework -> the package that its predictor needs, besides those of every bundle.
+_PACKAGES = {"pytorch": "torch", "lightgbm": "lightgbm"}
+# Predictor -> its place among an ensemble's; 1 for others.
+_LOADED = {"pytorch": 0, "tensorflow": 2}
 # MLflow copies this file. Its location comes from the package: this module's `__file__` may be behind a link.
 _SERVE = Path(str(sys.modules["switchyard"].__file__)).with_name("mlflow_model.py")
 
@@ -80,9 +87,7 @@ def save_bundle(
         tokenizer: folder of the user's tokenizer, copied into the bundle.
         dependencies: the config's `dependencies`.
     """
-    work = target.with_name(f"{target.name}.parts")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work = _new_work(target)
     info = dataclasses.replace(info, transformed=_save_preprocess(str(work / "preprocess"), info, transform_graph))
     shutil.move(str(export_dir), work / "model")
     for name, file in code.items():
@@ -95,6 +100,50 @@ def save_bundle(
     for name, file in data.items():
         shutil.copyfile(file, work / "data" / name)
     rows.to_parquet(work / "data" / ROWS, index=False)
+    return _write(target, work, info, rows, dependencies)
+
+
+def save_ensemble(target: Path, name: str, members: Sequence[tuple[Path, float]], dependencies: Sequence[str] = ()) -> str:
+    """Writes the MLflow Model of an ensemble and returns the digest of its manifest.
+
+    Args:
+        target: folder to write; replaced if it exists.
+        name: its `BundleInfo.framework`.
+        members: the verified MLflow Model of each member, all of one transform graph, and its weight.
+        dependencies: the config's `dependencies`.
+
+    Raises:
+        StageError: the members are not of one task, label or transform graph.
+    """
+    # The frameworks' predictors are imported in this order: PyTorch before TensorFlow, with those of users in between.
+    ordered = sorted(members, key=lambda m: _LOADED.get(bundle_info(m[0]).predictor, 1))
+    infos = [bundle_info(folder) for folder, _ in ordered]
+    places = [folder / "artifacts" / bundle_folder(folder) for folder, _ in ordered]
+    common = [dataclasses.replace(info, framework=name, predictor=name, user_code=False) for info in infos]
+    if any(info != common[0] for info in common):
+        raise StageError(f"{name}: its members ({', '.join(i.framework for i in infos)}) are of different data; train them again")
+    work = _new_work(target)
+    for part in ("preprocess", "data", TOKENIZER):
+        if (places[0] / part).is_dir():
+            shutil.copytree(places[0] / part, work / part)
+    for number, place in enumerate(places):
+        for part in ("model", CODE):
+            if (place / part).is_dir():
+                shutil.copytree(place / part, work / MEMBERS / str(number) / part)
+    found = [Member(i.framework, i.predictor, weight) for i, (_, weight) in zip(infos, ordered, strict=True)]
+    info = dataclasses.replace(common[0], members=found, user_code=any(i.user_code for i in infos))
+    return _write(target, work, info, pd.read_parquet(work / "data" / ROWS), dependencies)
+
+
+def _new_work(target: Path) -> Path:
+    work = target.with_name(f"{target.name}.parts")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    return work
+
+
+def _write(target: Path, work: Path, info: BundleInfo, rows: pd.DataFrame, dependencies: Sequence[str]) -> str:
+    """Writes the MLflow Model with the content of `work`, which is removed, and returns the digest of its manifest."""
     content = {"format": FORMAT, **dataclasses.asdict(info), POSITIVE_CLASS: info.positive_class}
     (work / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
@@ -104,7 +153,9 @@ def save_bundle(
         # A URI: in a path MLflow would decode percent escapes.
         "artifacts": {"bundle": work.absolute().as_uri()},
         "signature": signature(info),
-        "pip_requirements": _requirements(info, requirements([work / CODE, work / TOKENIZER], dependencies)),
+        "pip_requirements": _requirements(
+            info, requirements([*(place / CODE for place in model_folders(work, info)), work / TOKENIZER], dependencies)
+        ),
     }
     try:
         mlflow.pyfunc.save_model(**settings, input_example=_plain(rows.head(EXAMPLE_ROWS), info))
@@ -197,7 +248,7 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
 
 def _requirements(info: BundleInfo, of_code: Mapping[str, str]) -> list[str]:
     """Returns MLflow's `pip_requirements`: what loads a bundle, and what the user's code needs, name -> version."""
-    own = {"pytorch": ["torch"], "lightgbm": ["lightgbm"]}.get(info.framework, [])
+    own = [_PACKAGES[model.name] for model in info.models if model.name in _PACKAGES]
     own += ["pillow"] if any(f.image for f in info.features) else []
     packages = ["switchyard", "mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *own]
     listed = set(map(canonical, packages))

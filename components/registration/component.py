@@ -13,6 +13,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from switchyard.components.artifacts import MEMBERS
 from switchyard.components.bundle.model import bundle_path
 from switchyard.components.data import source as data_source
 from switchyard.components.data.summary import DatasetSummary
@@ -85,6 +86,7 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
     alone = f"without a comparison: {evaluation.not_compared}" if evaluation.not_compared else notes
     why = against.sentence() if against else alone
     digest = digest_of(model)
+    members = model.get_string_custom_property(MEMBERS)
     started = {k: v for k in (STARTED_FROM, STARTED_FROM_DIGEST) if (v := model.get_string_custom_property(k))}
     return {
         "name": name,
@@ -103,8 +105,9 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
             **_positive_tag(evaluation),
             **data_source.tags_of(summary.source),
             **started,
+            **({MEMBERS: members} if members else {}),
         },
-        "description": model_card(result, evaluation, summary, why, digest or "", started),
+        "description": model_card(result, evaluation, summary, why, digest or "", started, members),
         "measured_in": tracking.current_run().run_id,
         "dataset": dataset_of(summary, evaluation.split),
     }

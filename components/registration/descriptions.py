@@ -51,6 +51,7 @@ def model_card(
     why: str,
     digest: str,
     started: Mapping[str, str] | None = None,
+    members: str = "",
 ) -> str:
     """Returns the model card of a candidate: metrics with intervals, worst slices, gates, data, limits and lineage.
 
@@ -61,6 +62,7 @@ def model_card(
         why: comparison with the champion, or the reason why there is none.
         digest: digest of the bundle's manifest.
         started: of a training that started from a version, that version and its digest, see `Origin.tags`.
+        members: of an ensemble, its members and their weights.
     """
     passed = "passed all gates" if result.passed else "did not pass"
     parts = [
@@ -77,6 +79,8 @@ def model_card(
     parts.append("### Limits\n\n" + _bullets(dict.fromkeys([*limits, *own])))
     if started:
         parts.append(f"Training started from {plain(started[STARTED_FROM])}, digest `{started[STARTED_FROM_DIGEST]}`")
+    if members:
+        parts.append(f"Weighted mean of the predictions of {plain(members)}")
     if digest:
         parts.append(f"Digest of the bundle: `{digest}`")
     return _joined(parts, _CARD_LENGTH)

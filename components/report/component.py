@@ -21,6 +21,7 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.findings import Verdict
 from switchyard.components.data_gate.page import DataPart
 from switchyard.components.data_gate.statistics import read_statistics
+from switchyard.components.ensemble.executor import WEIGHTS
 from switchyard.components.evaluation.results import Evaluation
 from switchyard.components.evaluation.servability import load, verdicts
 from switchyard.components.report.page import ModelPart, run_report
@@ -51,8 +52,9 @@ class Executor(base_executor.BaseExecutor):
         }
         config = exec_properties["config"]
         models = ModelPart(
-            {name: result["history"] for name, result in results.items()},
+            {name: result["history"] for name, result in results.items() if result["history"]},
             {name: result[TUNED] for name, result in results.items() if result.get(TUNED)},
+            {name: result[WEIGHTS] for name, result in results.items() if WEIGHTS in result},
             evaluation,
             _lineage(uris, {n: m.uri for n, m in zip(names, input_dict["model"], strict=True)}, summary, evaluation),
             _reproduce(),

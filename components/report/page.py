@@ -21,6 +21,7 @@ class ModelPart:
     Attributes:
         histories: model -> metrics of each epoch.
         tuned: model -> tuned hyperparameters and their best values; empty without a search.
+        weights: ensemble -> weights of its members; empty without one.
         evaluation: evaluation of all models.
         lineage: (item, identity, location) rows from the data to the registry.
         reproduce: commands that reproduce the run.
@@ -30,6 +31,7 @@ class ModelPart:
 
     histories: Mapping[str, Sequence[Mapping[str, float]]]
     tuned: Mapping[str, Mapping[str, Any]]
+    weights: Mapping[str, Mapping[str, float]]
     evaluation: Evaluation
     lineage: Sequence[tuple[str, str, str]]
     reproduce: str
@@ -43,7 +45,7 @@ def run_report(name: str, data: DataPart, models: ModelPart) -> str:
         verdict_section(models.evaluation),
         *evaluation_sections(models.evaluation, data.summary),
         *_serving_sections(models.servability),
-        *_training_sections(models.histories, models.tuned),
+        *_training_sections(models.histories, models.tuned, models.weights),
         *data_sections(data),
         {"title": "Lineage", "table": table(("", "identity", "where"), models.lineage)},
         {"title": "Run it again", "code": models.reproduce},
@@ -74,7 +76,9 @@ def _serving_sections(found: Mapping[str, Servability]) -> list[dict[str, Any]]:
 
 
 def _training_sections(
-    histories: Mapping[str, Sequence[Mapping[str, float]]], tuned: Mapping[str, Mapping[str, Any]]
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    tuned: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     plots = []
     for metric in TRAINED:
@@ -90,4 +94,5 @@ def _training_sections(
         legend(ax)
         plots.append(svg(figure, f"{metric} by epoch"))
     lines = [f"{name}, tuned: {', '.join(f'{k} {v}' for k, v in values.items())}" for name, values in tuned.items()]
+    lines += [f"{name}: {', '.join(f'{w:.4f} {member}' for member, w in of.items())}" for name, of in weights.items()]
     return [{"title": "Training", "lines": lines, "plots": plots}] if plots or lines else []

@@ -34,7 +34,7 @@ _MOVE = "switchyard.move."
 # Of MLflow's limits, the length of a tag and the metrics of one request.
 _METRICS_LENGTH, _MOST_METRICS = 4900, 1000
 # Tags that are also parameters of the logged model: MLflow's table of models shows and compares parameters.
-_SHOWN = ("framework", "task", POSITIVE_CLASS)
+_SHOWN = ("framework", "members", "task", POSITIVE_CLASS)
 
 
 class ForeignModelError(UserError):

@@ -17,7 +17,16 @@ from switchyard.components.tracking.references import name_and_selector
 from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
 from switchyard.components.training.huggingface import HuggingFaceModel, ModelForms, check_huggingface, forms
 from switchyard.components.training.losses import PARAMETERS, check_parameters
-from switchyard.components.training.names import COMMON_TO_TREES, FRAMEWORKS, LOSSES, NETWORKS, TREES, Optimizer, Schedule
+from switchyard.components.training.names import (
+    COMMON_TO_TREES,
+    ENSEMBLE,
+    FRAMEWORKS,
+    LOSSES,
+    NETWORKS,
+    TREES,
+    Optimizer,
+    Schedule,
+)
 
 # YAML parses the class 1 as a number; the label's classes are identified by their text.
 ClassWeights = Annotated[
@@ -182,7 +191,8 @@ class TrainerConfig(Section):
 
     Attributes:
         framework: `tensorflow`, `pytorch`, `lightgbm`, or `module:Class` of your own `Trainer` (installed or beside the YAML); or
-            a list of these, trained side by side and compared: the best that passes is blessed.
+            a list of these, trained side by side and compared: the best that passes is blessed. `ensemble` in a list of two
+            others or more adds the weighted mean of their predictions, with the weights of the smallest loss on the eval split.
         model: `file.py` with `build_model(spec)`, or `file.py:function`, or one of these per framework (your own trainer by its
             class or as written in `framework`); of `pytorch` also a model folder, `{huggingface: FOLDER}`. Default: embeddings
             and two dense layers.
@@ -251,8 +261,23 @@ class TrainerConfig(Section):
 
     @property
     def frameworks(self) -> tuple[str, ...]:
-        """The configured frameworks, one or more."""
+        """The configured frameworks to train, one or more."""
+        return tuple(framework for framework in self.listed if framework != ENSEMBLE)
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The value of `framework` as a tuple, an ensemble included."""
         return (self.framework,) if isinstance(self.framework, str) else self.framework
+
+    @property
+    def ensemble(self) -> bool:
+        """Whether an ensemble of the trained models is a candidate."""
+        return ENSEMBLE in self.listed
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The short names of all candidates, see `trainer_name`."""
+        return tuple(map(trainer_name, (*self.frameworks, *([ENSEMBLE] if self.ensemble else []))))
 
     def model_for(self, framework: str) -> str | HuggingFaceModel | None:
         """Returns the model configured for a framework, a file or a model folder, or None."""
@@ -291,13 +316,12 @@ class TrainerConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> TrainerConfig:
         own = r"([A-Za-z_][\w.]*|.*\.py):[A-Za-z_]\w*"
-        if not self.frameworks:
-            raise ValueError(f"framework: the list is empty; allowed: {', '.join(FRAMEWORKS)}, or 'package.module:Class'")
+        self._check_listed()
         for framework in self.frameworks:
             if framework not in FRAMEWORKS and not re.fullmatch(own, framework):
                 raise ValueError(
                     f"framework: {framework!r} is not a trainer; allowed: {', '.join(FRAMEWORKS)}, or "
-                    f"'package.module:Class'.{did_you_mean(framework, FRAMEWORKS)}"
+                    f"'package.module:Class'.{did_you_mean(framework, (*FRAMEWORKS, ENSEMBLE))}"
                 )
             if framework in TREES and self.model_for(framework):
                 raise ValueError(f"model: {framework!r} takes no model file, its trees are described by trees; remove the entry")
@@ -330,10 +354,19 @@ class TrainerConfig(Section):
                 f"hyperparameters.batch_size: {batch} rows cannot be divided equally among {workers} workers "
                 f"(accelerator: count times nodes); try {-(-batch // workers) * workers}"
             )
-        short = [trainer_name(f) for f in self.frameworks]
+        return self
+
+    def _check_listed(self) -> None:
+        if not self.listed:
+            raise ValueError(f"framework: the list is empty; allowed: {', '.join(FRAMEWORKS)}, or 'package.module:Class'")
+        short = [trainer_name(f) for f in self.listed]
         if len(set(short)) != len(short):
             raise ValueError(f"framework: lists a trainer twice, received {', '.join(short)}")
-        return self
+        if self.ensemble and len(self.frameworks) < 2:
+            raise ValueError(
+                f"framework: an ensemble is made of two trained models or more, received {', '.join(self.listed)}; add them, as "
+                f"[tensorflow, pytorch, {ENSEMBLE}]"
+            )
 
     def _check_files(self) -> None:
         for name, one in {"model": self.model, "callbacks": self.callbacks}.items():

@@ -10,6 +10,8 @@ TREES = ("lightgbm",)
 # The framework that trains Hugging Face models.
 HUGGINGFACE = "pytorch"
 FRAMEWORKS = (*NETWORKS, *TREES)
+# In the list of frameworks: the weighted mean of the other candidates.
+ENSEMBLE = "ensemble"
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["constant", "linear", "cosine", "step", "one_cycle"]
 # Task -> the losses that `trainer.loss` can name, the default first; formulas: `losses.py`.

@@ -17,7 +17,7 @@ from tfx.types import artifact_utils
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from switchyard.components.artifacts import CONTENT, StartingPoint
-from switchyard.components.bundle.model import bundle_folder, bundle_info, training_data
+from switchyard.components.bundle.model import bundle_folder, bundle_info, model_folders, training_data
 from switchyard.components.bundle.source import ModelRef
 from switchyard.components.errors import StageError, UserError, first_line
 from switchyard.components.progress import say, warn
@@ -66,11 +66,19 @@ def _fetch(reference: str, model_name: str, framework: str, folder: Path) -> Ori
         return Origin(name)
     with ref.open() as opened:
         info = bundle_info(opened.folder)
+        inner = opened.folder / "artifacts" / bundle_folder(opened.folder)
+        # Of an ensemble, the member of the trainer's framework.
+        found = {model.name: place for model, place in zip(info.models, model_folders(inner, info), strict=True)}
+        if info.members and framework not in found:
+            raise UserError(
+                f"trainer.start_from: {name} version {opened.version} is an ensemble of {', '.join(found)}, and the trainer is "
+                f"{framework}; give a version of {framework}, or leave it out"
+            )
         origin = Origin(
             name=name,
             version=opened.version,
             digest=opened.digest or "",
-            framework=info.framework,
+            framework=framework if info.members else info.framework,
             task=info.task,
             classes=tuple(info.classes),
             targets=tuple(info.targets),
@@ -78,8 +86,8 @@ def _fetch(reference: str, model_name: str, framework: str, folder: Path) -> Ori
         )
         if framework in FRAMEWORKS:  # the name of another trainer is known where it is imported
             check_framework(origin, framework)
-        inner = opened.folder / "artifacts" / bundle_folder(opened.folder)
-        for file in (inner / "model" / WEIGHTS, training_data(opened.folder) / VOCABULARIES):
+        weights = found.get(framework, inner) / "model" / WEIGHTS
+        for file in (weights, training_data(opened.folder) / VOCABULARIES):
             if not file.is_file():
                 raise UserError(
                     f"trainer.start_from: {origin} holds no {file.name}: an older version made it; train and register it again "

@@ -17,7 +17,6 @@ from switchyard.components.ingest.sources import is_local
 from switchyard.components.text.addresses import is_loopback
 from switchyard.components.text.redaction import TRACKING_URI, holds_credentials, mask
 from switchyard.components.tracking.context import RunContext
-from switchyard.components.training.config import trainer_name
 from switchyard.pipelines.api.output_path import check_output
 from switchyard.pipelines.api.pipeline_argument import load
 from switchyard.pipelines.config.kubeflow import StageResources
@@ -111,7 +110,7 @@ def _compiled(
             check_code_loads(config, place.code, data=_is_readable(config))
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
-        record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), source)
+        record = run_record(config, ", ".join(config.trainer.candidates), source)
         uploads = FileStore(server, config.experiment, partial(display.say, "MLflow")) if upload and server else None
         found = _remote_bytes(config, partial(display.say, "ingest")) if once else None
         compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True, uploads=uploads, remote_bytes=found)

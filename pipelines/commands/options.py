@@ -121,7 +121,8 @@ trainers_option = click.option(
     "trainers",
     metavar="NAME",
     multiple=True,
-    help="tensorflow, pytorch, lightgbm or module:Class; repeat it to train several and bless the best. Sets trainer.framework.",
+    help="tensorflow, pytorch, lightgbm or module:Class; repeat it to train several and bless the best; ensemble adds their "
+    "weighted mean. Sets trainer.framework.",
 )
 
 

@@ -154,7 +154,7 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
     def fix_model(given: str | HuggingFaceModel) -> str | HuggingFaceModel:
         return fix_code(given) if isinstance(given, str) else given.model_copy(update={"huggingface": fix(given.huggingface)})
 
-    frameworks = tuple(_absolute_framework(f, base) for f in config.trainer.frameworks)
+    frameworks = tuple(_absolute_framework(f, base) for f in config.trainer.listed)
     trainer = config.trainer.model_copy(
         update={
             "framework": frameworks[0] if isinstance(config.trainer.framework, str) else frameworks,

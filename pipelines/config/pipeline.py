@@ -13,19 +13,20 @@ import yaml
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from switchyard.components.config import Names, Section
+from switchyard.components.data.summary import TEST
 from switchyard.components.data.windows import future_names
 from switchyard.components.data_gate.config import ValidationConfig
 from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.infra_validation.config import InfraValidationConfig
 from switchyard.components.ingest.config import DataConfig
 from switchyard.components.signing.config import SigningConfig
-from switchyard.components.tasks import BINARY, CUSTOM, DEFAULT_QUANTILES, MULTILABEL, QUANTILE, TASKS
+from switchyard.components.tasks import BINARY, CUSTOM, DEFAULT_QUANTILES, MULTILABEL, QUANTILE, TASKS, Task
 from switchyard.components.text.addresses import has_host
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.config import TrainerConfig, is_code
 from switchyard.components.training.huggingface import folder_in
 from switchyard.components.training.losses import unknown_loss
-from switchyard.components.training.names import LOSSES, MODEL_PARAMETER, NETWORKS, TREES
+from switchyard.components.training.names import ENSEMBLE, LOSSES, MODEL_PARAMETER, NETWORKS, TREES
 from switchyard.components.transform.config import TokenizerConfig
 from switchyard.components.tuning.config import TuneConfig
 from switchyard.components.user_code.dependencies import pinned
@@ -281,6 +282,7 @@ class PipelineConfig(Section):
         if beyond_trees and (trees := sorted(set(self.trainer.frameworks) & set(TREES))):
             raise ValueError(f"task: {trees[0]} trains no {self.task} task; choose another trainer.framework")
         self._check_custom()
+        self._check_ensemble(task)
         if self.trainer.quantiles is not None and self.task != QUANTILE:
             raise ValueError(f"trainer.quantiles: a model of task {self.task} has none; remove it, or set task to quantile")
         if self.task in TASKS and not TASKS[self.task].has_classes and self.trainer.hyperparameters.class_weights is not None:
@@ -303,6 +305,18 @@ class PipelineConfig(Section):
             raise ValueError("trainer.output_shape: a custom task needs the shape of a row's output, for example [8]; set it")
         if self.evaluation.slices:
             raise ValueError("evaluation.slices: metrics of your own are measured over all rows, not by slice; remove it")
+
+    def _check_ensemble(self, task: Task | None) -> None:
+        if not self.trainer.ensemble:
+            return
+        if task and not task.has_means:
+            why = "the scores of different models have no common scale" if task.groups else "the loss of its outputs is your own"
+            raise ValueError(f"trainer.framework: a {self.task} task has no ensemble, as {why}; remove {ENSEMBLE}")
+        if TEST not in self.data.splits:
+            raise ValueError(
+                "trainer.framework: the weights of an ensemble are found on the split eval, and it is judged on the split test, "
+                f"which data.splits lacks ({', '.join(self.data.splits)}); add one, or remove {ENSEMBLE}"
+            )
 
     def _check_labels(self) -> None:
         if not self.label and self.task != CUSTOM:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.data_gate.config import DataGateSettings
+from switchyard.components.ensemble.config import EnsembleSettings
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.infra_validation.config import InfraValidationSettings
@@ -168,6 +169,13 @@ def tuning_settings(config: PipelineConfig, framework: str) -> TuningSettings | 
     """Returns the settings of one framework's tuning stage, or None without one."""
     tune = config.tune
     return TuningSettings(**{**tune.model_dump(), "space": tune.space_of(framework)}, version=VERSION) if tune else None
+
+
+def ensemble_settings(config: PipelineConfig, store: Path) -> EnsembleSettings:
+    """Returns the settings of the ensemble stage."""
+    settings = [trainer_settings(config, store, framework) for framework in config.trainer.frameworks]
+    dependencies = next((s.dependencies for s in settings if s.dependencies), ())
+    return EnsembleSettings(version=VERSION, bundle=FORMAT, dependencies=dependencies)
 
 
 def training_stages(config: PipelineConfig) -> list[str]:
