@@ -11,6 +11,8 @@ CLASSES = {
     "DataGate": "switchyard.components.data_gate.component.DataGate",
     "DataGateExecutor": "switchyard.components.data_gate.executor.Executor",
     "DataVerdictArtifact": "switchyard.components.artifacts.DataVerdict",
+    "Ensemble": "switchyard.components.ensemble.component.Ensemble",
+    "EnsembleExecutor": "switchyard.components.ensemble.executor.Executor",
     "Evaluation": "switchyard.components.evaluation.component.Evaluate",
     "EvaluationExecutor": "switchyard.components.evaluation.executor.Executor",
     "InfraValidation": "switchyard.components.infra_validation.component.InfraValidation",
