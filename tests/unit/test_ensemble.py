@@ -119,7 +119,7 @@ REFUSED = [
     ),
     Case("twice", "lists a trainer twice", config(trainer={"framework": [*ALL, "ensemble"]})),
     Case("misspelt", "Did you mean 'ensemble'", config(trainer={"framework": ["tensorflow", "pytorch", "ensembel"]})),
-    Case("its model", "model: 'ensemble' is not a framework", config(trainer={"framework": ALL, "model": {"ensemble": "m.py"}})),
+    Case("its loss", "loss: 'ensemble' is not a framework", config(trainer={"framework": ALL, "loss": {"ensemble": "focal"}})),
     Case(
         "its start", "'ensemble' is not a framework", config(trainer={"framework": ALL, "start_from": {"ensemble": "champion"}})
     ),
