@@ -116,7 +116,7 @@ def test_it_predicts_files_and_is_served(combined, project, rows, wanted, warm, 
 
 def test_a_changed_member_makes_another_ensemble_and_the_first_is_a_champion_and_a_start(combined, project, warm):
     workspace, first = combined
-    version = version_of_ensemble(workspace).version
+    version = str(version_of_ensemble(workspace).version)
     if first.json["champion"] != version:
         moved = warm("models", "promote", "parcels", version, "--why", "a test", "--force", "--workspace", workspace)
         assert moved.code == 0, moved.stderr
