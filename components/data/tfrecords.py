@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -25,6 +26,9 @@ from switchyard.components.text.escaping import pattern_of
 BATCH_ROWS = 1000
 BATCH_BYTES = 32 << 20
 _AHEAD = 2
+# Column of the number of a row among those of all files; numbers of one file follow those of the files before it.
+NUMBER = "row:number"
+_MOST_ROWS = 1 << 40
 
 
 def _fitting(file: str, compression: str) -> int:
@@ -42,10 +46,19 @@ class ReadExamples(beam.PTransform):
         patterns: files or globs; `.gz` files are decompressed.
         schema: schema of the columns to decode; None decodes all columns of a batch.
         rows: rows per batch; None for `BATCH_ROWS`, or fewer when records are large.
+        numbered: whether batches have the column `NUMBER`, as workers return the rows in no order.
     """
 
-    def __init__(self, patterns: Sequence[str], schema: schema_pb2.Schema | None = None, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        schema: schema_pb2.Schema | None = None,
+        rows: int | None = None,
+        *,
+        numbered: bool = False,
+    ) -> None:
         super().__init__()
+        self._numbered = numbered
         self._patterns = list(patterns)
         self._schema = schema.SerializeToString() if schema is not None else None
         self._rows = rows
@@ -57,7 +70,23 @@ class ReadExamples(beam.PTransform):
         files = sorted(file for p in self._patterns for file in ([p] if gfile.exists(p) else gfile.glob(pattern_of(p))))
         if not files:
             raise FileNotFoundError(f"no files match {', '.join(self._patterns)}")
+        if self._numbered:
+            return root | "Files" >> beam.Create(list(enumerate(files))) | "Read" >> beam.FlatMap(_numbered, self._rows)
         return root | "Files" >> beam.Create(files) | "Read" >> beam.FlatMap(read_batches, self._schema, self._rows)
+
+
+def _numbered(place: tuple[int, str], rows: int | None) -> Iterator[pa.RecordBatch]:
+    number, file = place
+    yield from with_numbers(read_batches(file, None, rows), number)
+
+
+def with_numbers(batches: Iterator[pa.RecordBatch], file: int) -> Iterator[pa.RecordBatch]:
+    """Yields the batches of a file, by its place among the files, with the column `NUMBER`."""
+    first = file * _MOST_ROWS
+    for batch in batches:
+        numbers = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int64))
+        yield pa.RecordBatch.from_arrays([*batch.columns, numbers], names=[*batch.schema.names, NUMBER])
+        first += batch.num_rows
 
 
 def read_batches(file: str, schema: bytes | None = None, rows: int | None = None) -> Iterator[pa.RecordBatch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -58,6 +58,8 @@ class KnownWindows:
         past: columns whose past values are a list.
         still: columns of which the last past row's value is taken.
         dropped: reason -> windows or series left out.
+        rows_at: split that evaluates -> its windows at each step of the order that begins a future, by time, as its rows are;
+            empty of data that an older version wrote.
     """
 
     settings: WindowSettings
@@ -66,6 +68,7 @@ class KnownWindows:
     past: Sequence[str]
     still: Sequence[str]
     dropped: Mapping[str, int]
+    rows_at: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain data for `of`."""
@@ -74,5 +77,5 @@ class KnownWindows:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> KnownWindows:
         """Returns what `as_dict` stored."""
-        given = {f.name: stored[f.name] for f in fields(cls)}
+        given = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
         return cls(**{**given, "settings": WindowSettings(**given["settings"])})

@@ -1,7 +1,8 @@
 """Estimates the uncertainty of metrics and of differences between models: a paired Poisson bootstrap over rows, or queries.
 
 Each replicate weights every row by an independent Poisson(1) number, times its sample weight, the same for all models (Hanley and
-MacGibbon, 2006; the method of TFMA's `POISSON_BOOTSTRAP`), so that differences between models are paired.
+MacGibbon, 2006; the method of TFMA's `POISSON_BOOTSTRAP`), so that differences between models are paired. Windows of one period
+have one number, see `periods`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from switchyard.components.evaluation.curves import bucket_of, curve_bins, defined_mean, roc_area
+from switchyard.components.evaluation.periods import FEWEST as FEWEST_PERIODS
 from switchyard.components.evaluation.ranking import query_values
 from switchyard.components.evaluation.row_values import ROW_VALUES
 from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, RANKING, REGRESSION, TASKS
@@ -41,6 +43,7 @@ class Rows:
         last: of windows, the label's last past value, float64 (n,).
         output_shape: see `DatasetSummary.output_shape`.
         label_shape: see `DatasetSummary.label_shape`.
+        periods: of windows, the period with which each is drawn, int64 (n,); None draws each row by itself.
     """
 
     task: str
@@ -52,11 +55,22 @@ class Rows:
     last: np.ndarray | None = None
     output_shape: Sequence[int] = ()
     label_shape: Sequence[int] = ()
+    periods: np.ndarray | None = None
 
     @property
     def each(self) -> np.ndarray:
         """The weight of each row, float64 (n,)."""
         return np.ones(len(self.labels)) if self.weights is None else self.weights
+
+    @property
+    def together(self) -> np.ndarray | None:
+        """The index of the period of each row, int64 (n,); None if each row is drawn by itself."""
+        return None if self.periods is None else np.unique(self.periods, return_inverse=True)[1].reshape(-1)
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether what is drawn is enough for intervals."""
+        return self.periods is None or len(np.unique(self.periods)) >= FEWEST_PERIODS
 
     def judged(self, model: str) -> np.ndarray:
         """Returns the rows that a model can judge, bool (n,); its scores there may still be NaN or infinite."""
@@ -73,14 +87,16 @@ class Rows:
         scores, there = ({m: values[rows] for m, values in by_model.items()} for by_model in (self.scores, self.there))
         weights = None if self.weights is None else self.weights[rows]
         last = None if self.last is None else self.last[rows]
-        return replace(self, labels=self.labels[rows], scores=scores, there=there, weights=weights, last=last)
+        periods = None if self.periods is None else self.periods[rows]
+        return replace(self, labels=self.labels[rows], scores=scores, there=there, weights=weights, last=last, periods=periods)
 
 
 def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
     """Returns model -> metric -> the metric's value in each replicate, float64 (replicates,).
 
     Args:
-        rows: the weights depend only on the number of rows (of a ranking: queries), not on the models.
+        rows: the weights depend only on the number of rows (of a ranking: queries; of windows: periods), not on the models. Of
+            too few periods no metric has replicates.
         metrics: metrics to compute; None computes all.
     """
     n = units(rows.task, rows.labels)
@@ -88,11 +104,11 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
     functions = {m: weighted_metrics(rows.task, rows.labels, s, rows.targets) for m, s in rows.scores.items()}
     if metrics is not None:
         functions = {m: {name: f[name] for name in metrics} for m, f in functions.items()}
-    if not any(functions.values()):
+    if not any(functions.values()) or not rows.has_intervals:
         return {model: {} for model in functions}
     found = {m: {name: np.empty(count) for name in f} for m, f in functions.items()}
     start = 0
-    for drawn in draws(n, count):
+    for drawn in draws(n, count, rows.together):
         weights = drawn if rows.weights is None else drawn * rows.weights
         for model, by_name in functions.items():
             for name, function in by_name.items():
@@ -101,12 +117,17 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
     return found
 
 
-def draws(n: int, count: int) -> Iterator[np.ndarray]:
-    """Yields how often each of `n` units is drawn in each of `count` replicates, float64 (some replicates, n)."""
+def draws(n: int, count: int, together: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yields how often each of `n` units is drawn in each of `count` replicates, float64 (some replicates, n).
+
+    Units of the same index in `together`, int64 (n,), are drawn together.
+    """
     random, poisson = np.random.default_rng(SEED), _poisson_table()
     at_a_time = max(1, _HELD // max(1, n))
+    drawn = n if together is None else int(together.max()) + 1
     for start in range(0, count, at_a_time):
-        yield poisson[random.integers(0, len(poisson), (min(at_a_time, count - start), n), dtype=np.uint16)]
+        times = poisson[random.integers(0, len(poisson), (min(at_a_time, count - start), drawn), dtype=np.uint16)]
+        yield times if together is None else times[:, together]
 
 
 def units(task: str, labels: np.ndarray) -> int:

@@ -20,6 +20,7 @@ from switchyard.components.baseline.contents import BaselineContents, champion_f
 from switchyard.components.bundle.model import bundle_path
 from switchyard.components.compat.tfx_components import beam_pipeline
 from switchyard.components.data.summary import DatasetSummary, split_files
+from switchyard.components.data.tfrecords import NUMBER
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates
 from switchyard.components.evaluation.config import EvaluationSettings
@@ -27,6 +28,7 @@ from switchyard.components.evaluation.measuring import PREDICTIONS, Measuring
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
 from switchyard.components.evaluation.own_metrics import own_metrics, own_names, own_replicates
 from switchyard.components.evaluation.page import evaluation_html, models_table
+from switchyard.components.evaluation.periods import note_on_periods, periods_of_split
 from switchyard.components.evaluation.predictions import LAST, ChampionError, beside
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.row_plots import confusion_metrics, row_plots
@@ -159,7 +161,7 @@ def _result(
         compared_rows=int(rows.judged(CHAMPION).sum()) if same else 0,
         not_compared=not_compared,
         standing_champion=baseline.version,
-        notes=[*([baseline.note] if same else []), *partly, *_without_trivial(summary.task, metric)],
+        notes=[*([baseline.note] if same else []), *partly, *_without_trivial(summary.task, metric), *_on_periods(summary)],
         positive_class=None if summary.positive_class is None else str(summary.positive_class),
         positive_by=summary.positive_by,
         champion_origin=baseline.origin,
@@ -170,6 +172,11 @@ def _without_trivial(task: str, metric: str) -> list[str]:
     if not TASKS[task].own_shape:
         return []
     return [f"a {task} task has no trivial predictor: the bound on {metric} in evaluation.thresholds takes its place"]
+
+
+def _on_periods(summary: DatasetSummary) -> list[str]:
+    note = "" if summary.windows is None else note_on_periods(summary.windows, summary.held_out)
+    return [note] if note else []
 
 
 def _replicates(rows: Rows, metric: str, own: str | None) -> dict[str, dict[str, np.ndarray]]:
@@ -228,6 +235,8 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     """Returns the labels and predictions stored by the Beam pipeline."""
     files = sorted(glob.glob(os.path.join(glob.escape(output), PREDICTIONS, "*.parquet")))
     table = pa.concat_tables([pa.parquet.read_table(f) for f in files])
+    if summary.windows is not None:
+        table = table.sort_by(NUMBER)
     column = table["label"].combine_chunks()
     labels = column.flatten().to_numpy() if pa.types.is_list(column.type) else column.to_numpy()
     if pa.types.is_list(column.type):
@@ -237,8 +246,9 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     scores = {m: _scores(column, there[m]) for m, column in columns.items()}
     weights = table[WEIGHT].to_numpy() if summary.sample_weight else None
     last = table[LAST].to_numpy() if summary.windows is not None else None
-    shapes = {"output_shape": summary.output_shape, "label_shape": summary.label_shape}
-    return Rows(summary.task, labels, scores, there, summary.targets, weights, last, **shapes)
+    periods = periods_of_split(summary.windows, summary.held_out) if summary.windows is not None else None
+    shapes = summary.output_shape, summary.label_shape
+    return Rows(summary.task, labels, scores, there, summary.targets, weights, last, *shapes, periods)
 
 
 def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:

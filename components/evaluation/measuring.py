@@ -24,7 +24,7 @@ from tensorflow_model_analysis.writers import metrics_plots_and_validations_writ
 
 from switchyard.components.beam.in_memory import fit_in_memory
 from switchyard.components.data.summary import DatasetSummary
-from switchyard.components.data.tfrecords import ReadExamples, read_batches
+from switchyard.components.data.tfrecords import ReadExamples, read_batches, with_numbers
 from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches, measure
 from switchyard.components.evaluation.predictions import ROWS, ChampionError, Predict, champion_failure, rows_schema
 from switchyard.components.evaluation.tfma_config import eval_config
@@ -82,7 +82,7 @@ class Measuring:
         with pipeline:
             predicted = (
                 pipeline
-                | "Examples" >> ReadExamples(self.files)
+                | "Examples" >> ReadExamples(self.files, numbered=self._windows)
                 | "Predict" >> beam.ParDo(self._predict).with_outputs(ROWS, main="batches")
             )
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
@@ -92,7 +92,7 @@ class Measuring:
                     self._features,
                     several=TASKS[self.summary.task].wide_labels,
                     weighted=bool(self.summary.sample_weight),
-                    windows=self.summary.windows is not None,
+                    windows=self._windows,
                 ),
                 file_name_suffix=".parquet",
             )
@@ -105,8 +105,9 @@ class Measuring:
         predict, config = self._predict, self._config
         predict.setup()
         tables, batches = [], []
-        for file in sorted(self.files):
-            for batch in read_batches(file):
+        for place, file in enumerate(sorted(self.files)):
+            read = read_batches(file)
+            for batch in with_numbers(read, place) if self._windows else read:
                 rows, predicted = predict.process(batch)
                 tables.append(rows.value)
                 batches.append(predicted)
@@ -136,6 +137,10 @@ class Measuring:
         )
         name = f"{eval_config_writer.EVAL_CONFIG_FILE}.{eval_config_writer.EVAL_CONFIG_FILE_FORMAT}"
         Path(self.output, name).write_text(f"{json_format.MessageToJson(run)}\n", encoding="utf-8")
+
+    @property
+    def _windows(self) -> bool:
+        return self.summary.windows is not None
 
     @property
     def _features(self) -> list[str]:

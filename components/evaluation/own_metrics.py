@@ -93,8 +93,11 @@ def own_replicates(file: str, name: str, rows: Rows) -> dict[str, np.ndarray]:
     Args:
         file: the user's file.
         name: one of its functions, which `own_metrics` has called.
-        rows: the rows, of which the same are drawn for all models; of a ranking whole queries.
+        rows: the rows, of which the same are drawn for all models; of a ranking whole queries, of windows whole periods, of
+            which a few have no replicates.
     """
+    if not rows.has_intervals:
+        return {}
     function, weighted = _function(file, name)
     grouped = TASKS[rows.task].groups
     group = np.unique(rows.labels[:, 1], return_inverse=True)[1] if grouped else np.arange(len(rows.labels))
@@ -105,7 +108,7 @@ def own_replicates(file: str, name: str, rows: Rows) -> dict[str, np.ndarray]:
     found: dict[str, list[float]] = {model: [] for model in arrays}
     chosen: Any
     copy: Any
-    for times in (one for block in draws(n, count) for one in block):
+    for times in (one for block in draws(n, count, rows.together) for one in block):
         by_weight = weighted and not grouped
         chosen, copy = (slice(None), None) if by_weight else _drawn(times[group])
         weights = {"weights": times * rows.each if by_weight else rows.each[chosen]} if weighted else {}

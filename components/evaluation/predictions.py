@@ -17,6 +17,7 @@ from switchyard.components.baseline.fit import ChampionFit
 from switchyard.components.bundle.model import BundleModel, load_bundle
 from switchyard.components.bundle.rows import column_values, encode_labels
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data.tfrecords import NUMBER
 from switchyard.components.errors import UserError, error_chain, first_line, text_of
 from switchyard.components.evaluation.batched_metrics import Batch
 from switchyard.components.evaluation.ranking import query_codes
@@ -109,7 +110,8 @@ class Predict(beam.DoFn):
                     judged[name] = rows
             else:
                 scores[name] = _clipped(bundle.score_batch(batch), summary)
-        yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged, weights, last))
+        number = batch.column(NUMBER).to_numpy() if last is not None else None
+        yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged, weights, last, number))
         for name in [n for n in scores if n != CHAMPION and self._partly]:
             scores[beside(name)], judged[beside(name)] = scores[name], judged[CHAMPION]
         yield Batch(labels, scores, slices, judged, weights)
@@ -181,9 +183,10 @@ def rows_schema(
     weighted: bool = False,
     windows: bool = False,
 ) -> pa.Schema:
-    """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text, `WEIGHT`, `LAST`.
+    """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text, and `WEIGHT`.
 
-    `label` is a list if there are `several` columns, of a custom task, or with the query of a ranking.
+    `label` is a list if there are `several` columns, of a custom task, or with the query of a ranking. Windows have `LAST` and
+    `NUMBER`, too.
 
     The champion's list is null for a row that it cannot judge.
     """
@@ -191,7 +194,7 @@ def rows_schema(
     fields = [pa.field("label", label), *(pa.field(m, pa.list_(pa.float32())) for m in models)]
     fields += [pa.field(f"slice:{f}", pa.string()) for f in slice_features]
     fields += [pa.field(name, pa.float64()) for name, there in {WEIGHT: weighted, LAST: windows}.items() if there]
-    return pa.schema(fields)
+    return pa.schema([*fields, pa.field(NUMBER, pa.int64())] if windows else fields)
 
 
 def _table(
@@ -201,6 +204,7 @@ def _table(
     judged: Mapping[str, np.ndarray],
     weights: np.ndarray | None,
     last: np.ndarray | None,
+    number: np.ndarray | None,
 ) -> pa.Table:
     several = labels.ndim > 1
     columns: dict[str, Any] = {"label": pa.array(list(labels) if several else labels)}
@@ -214,6 +218,6 @@ def _table(
     if weights is not None:
         columns[WEIGHT] = pa.array(weights, pa.float64())
     if last is not None:
-        columns[LAST] = pa.array(last, pa.float64())
+        columns |= {LAST: pa.array(last, pa.float64()), NUMBER: pa.array(number, pa.int64())}
     schema = rows_schema(list(scores), list(slices), several=several, weighted=weights is not None, windows=last is not None)
     return pa.table(columns, schema=schema)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,12 +28,12 @@ class Trivial:
         metric: metric of the comparison: the deciding one, or the task's primary metric if nothing can beat the trivial value
             (the recall of always predicting positive) or the bootstrap does not support the deciding one.
         value: the trivial predictor's value of the metric.
-        samples: the value in each replicate, with the same row weights as the candidates'.
+        samples: the value in each replicate, with the same row weights as the candidates'; None without replicates.
     """
 
     metric: str
     value: float
-    samples: np.ndarray
+    samples: np.ndarray | None
 
     @classmethod
     def of(cls, rows: Rows, metric: str) -> Trivial:
@@ -45,8 +45,8 @@ class Trivial:
             scores = trivial_scores(rows.task, rows.labels, chosen, rows.targets, rows.weights, rows.last)
         of_units = unit_weights(rows.task, rows.labels, rows.weights)
         value = float(weighted_metrics(rows.task, rows.labels, scores, rows.targets)[chosen](of_units))
-        its_rows = Rows(rows.task, rows.labels, {_NAME: scores}, targets=rows.targets, weights=rows.weights)
-        return cls(chosen, value, replicates(its_rows, [chosen])[_NAME][chosen])
+        its_rows = replace(rows, scores={_NAME: scores}, there={})
+        return cls(chosen, value, replicates(its_rows, [chosen])[_NAME].get(chosen))
 
     def not_better(self, model: ModelResult, samples: np.ndarray | None, confidence: float | None) -> str:
         """Returns the reason why a model is not significantly better than the trivial predictor, or an empty string.
@@ -60,7 +60,8 @@ class Trivial:
         values = f"{metric} is {value:.4f}, the trivial predictor's {self.value:.4f}"
         if confidence is None:
             return "" if direction(metric) * (value - self.value) > 0 else f"{values}: not better"
-        bounds = None if samples is None else interval(direction(metric) * (samples - self.samples), confidence)
+        drawn = None if samples is None or self.samples is None else samples - self.samples
+        bounds = None if drawn is None else interval(direction(metric) * drawn, confidence)
         if bounds is None or math.isnan(value):
             return f"{values}: too few rows to compute a confidence, so the model is not promoted"
         if bounds[0] > 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from switchyard.components.data.summary import TRAIN
 from switchyard.components.data.windows import KnownWindows, WindowSettings, ahead_name
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.ingest.bad_rows import BadRows
@@ -177,7 +178,9 @@ def windowed(spec: InputSpec, bad: BadRows) -> Iterator[Windowed]:
     notes += [f"data.windows: {count:,} {reason}: left out" for reason, count in dropped.items() if count]
     written = [n for n in (settings.order, settings.group, *roles.past, *roles.still) if n is not None]
     columns = {n: asdict(_raw(n, found.types[n], typed, spec.missing_values or ())) for n in dict.fromkeys(written)}
-    known = KnownWindows(settings, step, columns, roles.past, roles.still, dropped)
+    begins = {s: series.order[rows + settings.past] for s, rows in by_split.items() if s != TRAIN}
+    rows_at = {s: np.unique(order, return_counts=True)[1].tolist() for s, order in begins.items()}
+    known = KnownWindows(settings, step, columns, roles.past, roles.still, dropped, rows_at)
     with tempfile.TemporaryDirectory(prefix="switchyard-windows-") as folder:
         files = {}
         for split, rows in by_split.items():
@@ -200,7 +203,7 @@ def windowed(spec: InputSpec, bad: BadRows) -> Iterator[Windowed]:
             ),
             known,
             notes,
-            max(1, len(by_split["train"]) // settings.length),
+            max(1, len(by_split[TRAIN]) // settings.length),
         )
 
 

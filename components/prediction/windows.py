@@ -97,8 +97,11 @@ def write_last_windows(
     return LastWindows((*group, settings.order), len(first), refused)
 
 
-def write_labelled_windows(summary: DatasetSummary, kinds: Mapping[str, str], path: Path) -> int:
-    """Writes all windows with all labels as Parquet; returns the number of those left out, with a gap or a missing number.
+def write_labelled_windows(summary: DatasetSummary, kinds: Mapping[str, str], path: Path) -> tuple[np.ndarray, int]:
+    """Writes all windows with all labels as Parquet.
+
+    Returns the order of the first future row of each window, int64 (n,), and the number of those left out, with a gap or a
+    missing number.
 
     Args:
         summary: summary of the models' training data, which has `windows`.
@@ -123,7 +126,7 @@ def write_labelled_windows(summary: DatasetSummary, kinds: Mapping[str, str], pa
             f"{', '.join(kinds)}: no series has {settings.length} consecutive rows with every number of a window. Give more rows."
         )
     save(series, good, known, path)
-    return len(first) - len(good)
+    return series.order[good + settings.past], len(first) - len(good)
 
 
 def _series(

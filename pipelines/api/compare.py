@@ -31,7 +31,7 @@ class OnSameRows:
     Undefined values are None: the AUC of a single class, the precision without positive predictions. `weighted_by` is the column
     of the sample weights, empty if all rows weigh the same. `unlabelled`: rows of the file without a label
     or group, which are left out, and `incomplete` windows with a gap or a missing number. `unmeasured`: the user's own metrics,
-    whose functions no bundle contains.
+    whose functions no bundle contains. `note`: why the intervals of windows are too narrow, or absent.
     """
 
     rows: int
@@ -42,6 +42,7 @@ class OnSameRows:
     unlabelled: int = 0
     unmeasured: tuple[str, ...] = ()
     incomplete: int = 0
+    note: str = ""
 
 
 def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sample_weight: str | None) -> OnSameRows:
@@ -64,7 +65,7 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
     from switchyard.components.bundle.model import load_bundle, reordered, training_data
     from switchyard.components.bundle.source import ModelRef
     from switchyard.components.data.summary import DatasetSummary
-    from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, unit_weights, weighted_metrics
+    from switchyard.components.evaluation.bootstrap import Rows, replicates, unit_weights, weighted_metrics
 
     scores: dict[str, Any] = {}
     targets: dict[str, Any] = {}
@@ -113,16 +114,9 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
     functions = {v: weighted_metrics(info.task, labels, s, info.targets) for v, s in scores.items()}
     of_units = unit_weights(info.task, labels, weights)
     measured = {v: {m: float(f(of_units)) for m, f in of.items()} for v, of in functions.items()}
-    samples = replicates(Rows(info.task, labels, scores, targets=info.targets, weights=weights))
-    first, second = (v.version for v in chosen)
-    better = {
-        m: (
-            _existing(direction(m) * (measured[second][m] - measured[first][m])),
-            interval(direction(m) * (samples[second][m] - samples[first][m])),
-        )
-        for m in measured[first]
-        if base(m) in DIRECTION
-    }
+    together, note = _periods(frame, summary, data)
+    samples = replicates(Rows(info.task, labels, scores, targets=info.targets, weights=weights, periods=together))
+    better = _improvements(measured, samples)
     existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
     return OnSameRows(
         len(labels),
@@ -133,7 +127,25 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
         unlabelled=given - len(labels),
         unmeasured=tuple(sorted({m for v in chosen for m in v.metrics if base(m) not in {metric.name for metric in METRICS}})),
         incomplete=incomplete,
+        note=note,
     )
+
+
+def _improvements(
+    measured: Mapping[str, Mapping[str, float]], samples: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, tuple[float | None, tuple[float, float] | None]]:
+    """Returns metric -> improvement of the second version over the first, with its interval if there are replicates."""
+    from switchyard.components.evaluation.bootstrap import interval
+
+    first, second = measured
+    return {
+        m: (
+            _existing(direction(m) * (measured[second][m] - measured[first][m])),
+            interval(direction(m) * (samples[second][m] - samples[first][m])) if samples[first] else None,
+        )
+        for m in measured[first]
+        if base(m) in DIRECTION
+    }
 
 
 def _check_measurable(name: str, info: BundleInfo) -> None:
@@ -250,8 +262,20 @@ def _read_rows(data: Path, summary: DatasetSummary, info: BundleInfo, weight: st
     return pd.concat(frames, ignore_index=True), 0
 
 
+def _periods(windows: pd.DataFrame, summary: DatasetSummary, data: Path) -> tuple[np.ndarray | None, str]:
+    """Returns the period of each window, and a note on too few; None and no note if rows stand for themselves."""
+    from switchyard.components.data.windows import KnownWindows
+    from switchyard.components.evaluation.periods import note_on_steps, periods
+
+    if not summary.windows:
+        return None, ""
+    settings = KnownWindows.of(summary.windows).settings
+    found = periods(windows.index.to_numpy(), settings.length)
+    return found, note_on_steps(windows.index.nunique(), settings.future, str(data))
+
+
 def _read_windows(data: Path, summary: DatasetSummary) -> tuple[pd.DataFrame, int]:
-    """Returns the windows of a long table whose labels are known, and the number of the others."""
+    """Returns the windows of a long table whose labels are known, indexed by their order, and the number of the others."""
     import pandas as pd
 
     from switchyard.components.ingest.sources import find_files, format_of
@@ -260,8 +284,8 @@ def _read_windows(data: Path, summary: DatasetSummary) -> tuple[pd.DataFrame, in
     kinds = {file: format_of(file, "auto") for file in find_files([str(data)], "--data")}
     with tempfile.TemporaryDirectory(prefix="switchyard-windows-") as folder:
         path = Path(folder) / "windows.parquet"
-        left_out = write_labelled_windows(summary, kinds, path)
-        return pd.read_parquet(path), left_out
+        order, left_out = write_labelled_windows(summary, kinds, path)
+        return pd.read_parquet(path).set_axis(order), left_out
 
 
 def _encoded(frame: pd.DataFrame, info: BundleInfo, classes: Sequence[Any], group: str | None, data: Path) -> np.ndarray:

@@ -291,6 +291,8 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
     table_console().print(table)
     if found.unlabelled:
         click.echo(f"{found.unlabelled:,} other rows have no label and are left out.")
+    if found.note:
+        click.echo(f"{found.note}.")
     if found.incomplete:
         click.echo(f"{found.incomplete:,} windows with a gap or a missing number are left out.")
     if found.unmeasured:

@@ -128,6 +128,7 @@ class Case:
         shards: int = 1,
         version: str | None = "3",
         weight: str = "",
+        windows: Mapping[str, Any] | None = None,
     ) -> None:
         self._folder = folder
         self._examples = _artifact(standard_artifacts.Examples, folder / "examples")
@@ -160,6 +161,7 @@ class Case:
             targets=list(_targets(task)),
             group=group,
             sample_weight=weight,
+            windows=dict(windows) if windows else None,
         ).save(self._examples.uri)
         self._models = []
         for name in ("a", "b"):
@@ -309,6 +311,22 @@ def test_rows_of_several_shards_are_measured_together(tmp_path: Path, monkeypatc
     mine, theirs = (_by_slice(tfma.load_metrics(str(folder))) for folder in (memory, beam))
     assert _differences(mine, theirs) == []
     assert pa.parquet.read_table(memory / "predictions").num_rows == 3 * ROWS
+
+
+def test_windows_are_drawn_in_periods_though_workers_return_them_in_no_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"order": "hour", "past": 2, "future": 2, "label": "a"}
+    windows = {"settings": settings, "rows_at": {"test": [100] * (3 * ROWS // 100)}}
+    case = Case("multioutput", tmp_path, monkeypatch, shards=3, windows=windows)
+    mine, theirs = (json.loads((case.evaluate(limit) / "metrics.json").read_text()) for limit in (256, 0))
+    assert _differences(mine, theirs) == []
+    (tmp_path / "alone").mkdir()
+    alone = json.loads(
+        (Case("multioutput", tmp_path / "alone", monkeypatch, shards=3).evaluate(256) / "metrics.json").read_text()
+    )
+    low, high = np.array([found["models"]["a"]["intervals"]["loss"] for found in (mine, alone)]).T
+    assert abs((high - low)[0] / (high - low)[1] - 1) > 1e-3, "of periods, which here are independent rows"
 
 
 @pytest.mark.parametrize(("limit", "pipelines"), [(256, 0), (0, 1)])

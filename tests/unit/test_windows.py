@@ -1,6 +1,7 @@
 """Windows over time series: which rows they hold, to which split they belong, and what is refused before anything is written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,12 @@ import pytest
 import yaml
 
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data.windows import KnownWindows
 from switchyard.components.errors import UserError
-from switchyard.components.evaluation.bootstrap import Rows
+from switchyard.components.evaluation.bootstrap import Rows, interval, replicates
+from switchyard.components.evaluation.own_metrics import own_replicates
+from switchyard.components.evaluation.periods import note_on_periods, periods, periods_of_split
+from switchyard.components.evaluation.results import ModelResult
 from switchyard.components.evaluation.thresholds import default_thresholds
 from switchyard.components.evaluation.trivial import Trivial
 from switchyard.components.ingest.bad_rows import BadRows
@@ -317,9 +322,10 @@ def test_all_windows_with_known_labels_are_compared(tmp_path):
     frame = table(days=10).astype({"sales": float})
     frame.loc[(frame.shop == "b") & (frame.day == "2024-01-10"), "sales"] = np.nan
     gap(frame).to_parquet(tmp_path / "new.parquet")
-    left_out = write_labelled_windows(summary, {str(tmp_path / "new.parquet"): "parquet"}, tmp_path / "w.parquet")
+    order, left_out = write_labelled_windows(summary, {str(tmp_path / "new.parquet"): "parquet"}, tmp_path / "w.parquet")
     rows = pyarrow.parquet.read_table(tmp_path / "w.parquet").to_pandas()
     assert (len(rows), left_out) == (11, 1)
+    assert (np.diff(order) == np.diff(rows.sales_1 % 1000) * (order[1] - order[0])).all()
     assert (rows.sales_2 - rows.sales.map(min) == 4).all()
 
 
@@ -337,3 +343,82 @@ def test_versions_of_different_windows_are_not_compared_row_by_row():
     for other in (first[1:], first + 1):
         with pytest.raises(UserError, match="--data: versions 1 and 2 read different windows"):
             _check_same_windows({"1": first, "2": other})
+
+
+def test_the_windows_of_a_split_are_counted_by_time_as_its_rows_are(tmp_path):
+    shops = pd.concat([table(days=40), table(days=12, shops=["c"], start="2024-01-29")])
+    made, splits = read(spec_of(tmp_path, shops))
+    counted = made.known.rows_at
+    assert counted.keys() == {"eval", "test"}
+    for split, rows_at in counted.items():
+        days = splits[split].sales_1.mod(1000) + 28 * (splits[split].shop == "c")
+        assert days.is_monotonic_increasing
+        assert rows_at == np.unique(days, return_counts=True)[1].tolist()
+    assert counted["test"] == [3] * len(counted["test"])
+    assert KnownWindows.of(json.loads(json.dumps(made.known.as_dict()))).rows_at == counted
+    older = {name: value for name, value in made.known.as_dict().items() if name != "rows_at"}
+    assert "of an older version" in note_on_periods(older, "test")
+
+
+def overlapping(days=600, future=6, shops=3):
+    """Returns rows of windows whose labels are consecutive draws, the same in all shops, by time; and the order of each."""
+    draws = np.random.default_rng(1).normal(size=days)
+    starts = np.repeat(np.arange(days - future + 1), shops)
+    labels = draws[starts[:, np.newaxis] + np.arange(future)]
+    return Rows("multioutput", labels, {"m": np.zeros(labels.shape)}, targets=[f"y_{i + 1}" for i in range(future)]), starts
+
+
+def test_the_interval_of_overlapping_windows_is_that_of_periods_drawn_whole():
+    rows, starts = overlapping()
+    naive = interval(replicates(rows)["m"]["loss"])
+    drawn = periods(starts, 18)
+    found = replicates(replace(rows, periods=drawn))["m"]["loss"]
+    low, high = interval(found)
+    assert high - low > 3 * (naive[1] - naive[0])
+    # The standard error of a mean whose periods are drawn: of the sums of their deviations.
+    losses = (rows.labels**2).mean(axis=1)
+    error = np.sqrt((np.bincount(drawn, losses - losses.mean()) ** 2).sum()) / len(losses)
+    assert found.std() == pytest.approx(error, rel=0.1)
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_a_metric_of_the_users_draws_the_same_periods(tmp_path):
+    (tmp_path / "metrics.py").write_text(
+        "def plain(labels, scores): return ((labels - scores) ** 2).mean()\n"
+        "def weighed(labels, scores, weights): return ((labels - scores) ** 2).mean(axis=1) @ weights / weights.sum()\n"
+    )
+    rows, starts = overlapping(days=120)
+    rows = replace(rows, periods=periods(starts, 8))
+    expected = replicates(rows)["m"]["loss"]
+    for name in ("plain", "weighed"):
+        assert own_replicates(str(tmp_path / "metrics.py"), name, rows)["m"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("steps", "window", "number", "note"),
+    [
+        (365, 35, 11, ""),
+        (100, 35, 10, ""),
+        (60, 35, 10, "60 steps of the order, fewer than 10 times the 7 of a forecast: the intervals are too narrow, at least 70"),
+        (7, 35, 7, "fewer than 10 times the 7"),
+        (4, 35, 4, "4 steps of the order, too few for intervals: at least 70"),
+    ],
+)
+def test_periods_are_as_long_as_a_window_unless_there_would_be_few(steps, window, number, note):
+    windows = {"settings": {"past": window - 7, "future": 7}, "rows_at": {"test": [2] * steps}}
+    found = periods_of_split(windows, "test")
+    assert len(found) == 2 * steps
+    assert found[-1] + 1 == number
+    assert note in note_on_periods(windows, "test")
+    assert bool(note) == bool(note_on_periods(windows, "test"))
+
+
+def test_too_few_periods_have_no_interval_and_no_model_beats_the_trivial_predictor_there():
+    rows, starts = overlapping(days=9, future=6)
+    rows = replace(rows, periods=periods(starts, 18))
+    assert replicates(rows) == {"m": {}}
+    trivial = Trivial.of(rows, "loss")
+    assert trivial.samples is None
+    model = ModelResult("m", "candidate", "m", "", None, {"loss": 0.0}, {}, {}, {})
+    assert "too few rows to compute a confidence" in trivial.not_better(model, None, 0.95)
+    assert trivial.not_better(model, None, None) == ""
