@@ -118,7 +118,7 @@ class TreesConfig(Section):
     """Boosted trees: the hyperparameters of `framework: lightgbm`, which takes `seed` and `class_weights` from `hyperparameters`.
 
     Attributes:
-        rounds: rounds of boosting, at most; each adds a tree (for several classes one per class) and counts as an epoch.
+        rounds: rounds of boosting, at most; each adds a tree (for several outputs one each) and counts as an epoch.
         learning_rate: factor of the values of each tree.
         leaves: leaves of a tree, at most.
         depth: depth of a tree, at most; `null` sets no limit.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from switchyard.components.errors import UserError
-from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, RANKING, REGRESSION
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, RANKING, REGRESSION
 
 # As in TFMA.
 _BINS = 10_000
@@ -20,16 +22,18 @@ def epoch_metrics(
     prefix: str = "",
     weights: np.ndarray | None = None,
     weighted: bool = False,
+    targets: Sequence[str] = (),
 ) -> dict[str, float]:
     """Returns `loss`, then `accuracy` and `auc` (classification, labels) or `mae` (quantities), under the names of every trainer.
 
     Args:
-        task: a task other than quantile.
+        task: a task other than custom.
         scores: what `load_predictor`'s function returns, shape (B, outputs).
         labels: class indices or values, shape (B,); (B, labels) of several columns, (B, 3) of a ranking.
         prefix: `val_` for the eval split.
         weights: weights of the rows in the loss, shape (B,); the weighted losses are divided by the number of rows.
         weighted: whether the other metrics weigh the rows, too, as with sample weights: the source's `weighted`.
+        targets: the quantiles of a quantile task, see `ModelSpec`.
 
     Raises:
         UserError: the task is another one.
@@ -47,6 +51,9 @@ def epoch_metrics(
         each = zip(scores.T, labels.T, strict=True)
         areas = [_auc(s, y.astype(np.int64), of_metrics) for s, y in each if 0 < y.sum() < len(y)]
         found = {"accuracy": float(right), "auc": float(np.mean(areas)) if areas else 0.0}
+    elif task == QUANTILE:
+        error, q = labels.reshape(len(labels), -1) - scores, np.array([float(t) for t in targets])
+        losses = np.maximum(q * error, (q - 1) * error).mean(axis=1)
     elif task == RANKING:
         losses = labels[:, 2] * listwise(scores[:, 0], labels)[0]
     elif task == MULTICLASS:

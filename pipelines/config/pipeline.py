@@ -278,8 +278,7 @@ class PipelineConfig(Section):
                 "Remove it, or set task to binary."
             )
         task = TASKS.get(self.task)
-        beyond_trees = self.task == QUANTILE or (task and task.own_shape)
-        if beyond_trees and (trees := sorted(set(self.trainer.frameworks) & set(TREES))):
+        if task and task.own_shape and (trees := sorted(set(self.trainer.frameworks) & set(TREES))):
             raise ValueError(f"task: {trees[0]} trains no {self.task} task; choose another trainer.framework")
         self._check_custom()
         self._check_ensemble(task)

@@ -13,6 +13,8 @@ from switchyard.components.metrics import trained_names
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.hyperparameters import Trees
 from switchyard.components.training.ledger import TrainingLedger
+from switchyard.components.training.lightgbm.columns import categorical, column_order, read
+from switchyard.components.training.lightgbm.library import lightgbm
 from switchyard.components.training.lightgbm.trainer import LightgbmTrainer
 from switchyard.components.training.losses import Loss
 from switchyard.components.training.model_spec import ModelSpec
@@ -31,7 +33,6 @@ TREES |= {XgboostTrainer: {"learning_rate": 0.3}}
 ALL = [*BUILT_IN, *EXAMPLES, SklearnTrainer]
 # Trainer -> the tasks that it has, if not all.
 LEARNS = {
-    LightgbmTrainer: [task for task in TASKS if task != "quantile"],
     **{key: ["binary", "multiclass", "regression"] for key in EXAMPLES},
     SklearnTrainer: ["binary", "multiclass"],
 }
@@ -165,6 +166,34 @@ def test_resumed_trees_do_not_draw_the_rows_of_their_first_round_again(make):
     model = "".join(p.read_text() for p in request.checkpoint_dir.glob("last-2.*"))
     first, second = (line for line in model.split("\n") if line.startswith("threshold="))
     assert first != second
+
+
+def test_the_trees_of_each_quantile_are_those_of_lightgbms_own_objective(tmp_path):
+    """Whatever the unit of the label; and a killed training resumes, though one of its boosters finds no split."""
+    columns = [next(iter(examples("quantile", rows, seed, weighted=True).batches(1000))) for seed, rows in enumerate((400, 200))]
+    splits = [in_memory(x, 1000 + 5000 * y, SPECS, weights=w) for x, y, w in columns]
+    given = {"task": "quantile", "learning_rate": 0.3, "epochs": 30, "trees": Trees(min_leaf_rows=150)}
+    with pytest.raises(Killed):
+        LightgbmTrainer().train(request(splits, tmp_path / "cut", **given), killed_at(13))
+    found = []
+    for folder in ("whole", "cut"):
+        result = LightgbmTrainer().train(request(splits, tmp_path / folder, **given), no_report)
+        features, labels, weights = next(iter(splits[1].batches(1000)))
+        found.append(LightgbmTrainer.load_predictor(tmp_path / folder / "export")(features))
+    assert 0 < result.resumed_from_epoch < 13
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+    q = np.array([0.1, 0.5, 0.9])
+    error = labels[:, np.newaxis] - found[1]
+    loss = (np.maximum(q * error, (q - 1) * error).mean(axis=1) * weights).mean()
+    assert loss == pytest.approx(min(h["val_loss"] for h in result.history), rel=1e-4)
+    [rows, y, w] = read(splits[0], column_order(splits[0], SPECS))
+    params = {"objective": "quantile", "learning_rate": 0.3, "min_data_in_leaf": 150, "seed": 1, "deterministic": True}
+    params |= {"force_row_wise": True, "verbosity": -1}
+    held = read(splits[1], column_order(splits[1], SPECS))[0]
+    for i, quantile in enumerate(q):
+        data = lightgbm.Dataset(rows, y, weight=w, categorical_feature=categorical(column_order(splits[0], SPECS)))
+        alone = lightgbm.train({**params, "alpha": quantile}, data, result.best_epoch)
+        np.testing.assert_allclose(found[0][:, i], alone.predict(held), rtol=1e-4)
 
 
 # With weights LightGBM's own mean squared error rounds otherwise, and equally good splits are chosen by chance.

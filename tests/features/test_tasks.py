@@ -47,7 +47,6 @@ PAGE = {
     "multiclass": ["Confusion matrix", "accuracy"],
     "regression": ["mae"],
 }
-OF_TREES = [task for task in CONFIGS if task != "quantile"]
 SMALL = ["--set", "trainer.hyperparameters.epochs=4", "--set", "trainer.hyperparameters.learning_rate=0.01"]
 
 
@@ -62,10 +61,10 @@ def config(task, folder):
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def ran(request, warm, tmp_path_factory):
-    """The task, its folder and its run of both networks and, of most tasks, of trees, each with a search of two trials."""
+    """The task, its folder and its run of both networks and of trees, each with a search of two trials."""
     folder = tmp_path_factory.mktemp(request.param)
-    space = {"learning_rate": [0.003, 0.01], **({"trees.leaves": [7, 15]} if request.param in OF_TREES else {})}
-    trees = ["--trainer", "lightgbm", "--set", "trainer.trees.rounds=60"] if request.param in OF_TREES else []
+    space = {"learning_rate": [0.003, 0.01], "trees.leaves": [7, 15]}
+    trees = ["--trainer", "lightgbm", "--set", "trainer.trees.rounds=60"]
     tune = yaml.safe_dump({"space": space, "trials": 2}, default_flow_style=True, width=1000).strip()
     done = warm.run(config(request.param, folder), folder / "w", *BOTH, *trees, "--set", f"tune={tune}", *SMALL)
     return request.param, folder, done.json
@@ -76,7 +75,7 @@ def test_all_trainers_are_searched_trained_evaluated_served_and_promoted(ran):
     assert result["status"] == "blessed"
     assert result["model_version"] == result["champion"]
     assert {"tuning_tensorflow", "tuning_pytorch", "data_gate", "infra_validation", "report"} <= result["stages"].keys()
-    for trainer in ("tensorflow", "pytorch", *(["lightgbm"] if task in OF_TREES else [])):
+    for trainer in ("tensorflow", "pytorch", "lightgbm"):
         for metric, (low, high) in BOUNDS[task].items():
             assert low < result["models"][trainer]["metrics"][metric] < high, (trainer, metric)
 
@@ -126,7 +125,7 @@ def test_the_next_run_is_compared_with_the_champion_and_both_on_rows_of_a_file(r
         assert metrics[versions[0]][metric] == pytest.approx(first["metrics"][metric], abs=1e-6)
 
 
-@pytest.mark.parametrize("task", [task for task in CONFIGS if task not in DATA])
+@pytest.mark.parametrize("task", CONFIGS)
 def test_kubeflows_local_runner_measures_the_same(task, warm, tmp_path):
     path = config(task, tmp_path)
     arguments = ["--trainer", "pytorch", *SMALL, *NO_CONTEST]

@@ -160,7 +160,6 @@ def test_the_quantiles_are_part_of_the_input_and_have_a_default(tmp_path):
             "trainer.quantiles: a model of task auto has none; remove it",
         ),
         ({"task": "quantile", "trainer": {"quantiles": [0.5, 0.1]}}, "must be ascending"),
-        ({"task": "quantile", "trainer": {"framework": "lightgbm"}}, "lightgbm trains no quantile task"),
         ({"task": "quantile", "trainer": {"quantiles": []}}, "at least one"),
         ({"task": "quantile", "trainer": {"quantiles": [0.5, 1]}}, "must be less than 1"),
         ({"task": "multilabel", "label": ["y"]}, "label: a multilabel task has at least two columns"),

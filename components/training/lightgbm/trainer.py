@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from switchyard.components.errors import UserError
+from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION
 from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult
 from switchyard.components.training.epoch_metrics import epoch_metrics
 from switchyard.components.training.hyperparameters import Hyperparameters, Trees
@@ -21,9 +22,11 @@ from switchyard.components.training.lightgbm.model_file import FILE, save_model
 from switchyard.components.training.lightgbm.objectives import TASKS as WIDE
 from switchyard.components.training.lightgbm.objectives import Objective, exported
 from switchyard.components.training.lightgbm.predictor import LightgbmPredictor
+from switchyard.components.training.lightgbm.quantiles import QuantileBoosters
+from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.positional import save_names
 
-_OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
+_OBJECTIVES = {name: name for name in (BINARY, MULTICLASS, REGRESSION, QUANTILE)}
 _LAST = ".txt"
 _LARGEST = float(np.finfo(np.float32).max)
 # A checkpoint holds all trees so far; written every round, it would cost more than the trees.
@@ -59,7 +62,10 @@ class LightgbmTrainer(Trainer):
             rows, labels, weights = read(request.train, ordered)
             objective = Objective(spec.task, labels, weights) if spec.task in WIDE else None
         if not ledger.finished:
-            params = _parameters(hyper, objective or _OBJECTIVES[spec.task], spec.outputs, ledger.epochs)
+            several = spec.outputs if spec.task != QUANTILE else 1
+            params = _parameters(hyper, objective or _OBJECTIVES[spec.task], several, ledger.epochs)
+            before = ledger.last(_LAST) if ledger.epochs else None
+            starts = [_scores(before, rows)] if before and spec.task == QUANTILE else []
             if hyper.class_weights:
                 weights = np.asarray(hyper.class_weights)[labels] * (1.0 if weights is None else weights)
             # LightGBM has one column of labels; an objective of ours has all of them, and the weights.
@@ -74,20 +80,28 @@ class LightgbmTrainer(Trainer):
             held = lightgbm.Dataset(
                 rows, np.zeros(len(held_labels)) if objective else held_labels, reference=train, params=params
             )
+            starts += [_scores(before, rows)] if before and starts else []
             del rows
-            course = _Rounds(ledger, report, spec.task, objective, weighted=request.train.weighted)
-            lightgbm.train(
-                params,
-                train,
-                num_boost_round=hyper.epochs - ledger.epochs,
-                valid_sets=[train, held],
-                feval=lambda scores, data: course.measure(
-                    scores, *((labels, "", weights) if data is train else (held_labels, "val_", held_weights))
-                ),
-                callbacks=[course],
-                init_model=ledger.last(_LAST) if ledger.epochs else None,
-                keep_training_booster=True,
-            )
+            of_train, of_held = (labels, "", weights), (held_labels, "val_", held_weights)
+            course = _Rounds(ledger, report, spec, objective, weighted=request.train.weighted)
+            if spec.task == QUANTILE:
+                boosters = QuantileBoosters(params, spec.targets, train, held, (before, starts) if before else None)
+                while not ledger.finished:
+                    boosters.update()
+                    for scores, of_split in zip(boosters.scores(), (of_train, of_held), strict=True):
+                        course.measure(scores, *of_split)
+                    course.end_round(boosters.save)
+            else:
+                lightgbm.train(
+                    params,
+                    train,
+                    num_boost_round=hyper.epochs - ledger.epochs,
+                    valid_sets=[train, held],
+                    feval=lambda scores, data: course.measure(scores, *(of_train if data is train else of_held)),
+                    callbacks=[course],
+                    init_model=before,
+                    keep_training_booster=True,
+                )
         booster = lightgbm.Booster(model_file=ledger.last(_LAST))
         best = booster.model_to_string(num_iteration=ledger.best_epoch)
         if objective:
@@ -109,8 +123,10 @@ class LightgbmTrainer(Trainer):
 class _Rounds:
     """A callback at the end of each round: measures, reports, writes the checkpoint, stops when the ledger is finished."""
 
-    def __init__(self, ledger: TrainingLedger, report: Report, task: str, objective: Objective | None, *, weighted: bool) -> None:
-        self._ledger, self._report, self._task, self._weighted = ledger, report, task, weighted
+    def __init__(
+        self, ledger: TrainingLedger, report: Report, spec: ModelSpec, objective: Objective | None, *, weighted: bool
+    ) -> None:
+        self._ledger, self._report, self._spec, self._weighted = ledger, report, spec, weighted
         self._objective = objective
         self._metrics: dict[str, float] = {}
         self._saved = ledger.epochs
@@ -123,21 +139,39 @@ class _Rounds:
         largest = float(np.abs(scores).max())
         check_finite(f"{prefix}loss", largest if largest < _LARGEST else math.inf, self._ledger.epochs + 1)
         scores = self._objective.scores(scores) if self._objective else scores.reshape(len(labels), -1)
-        self._metrics |= epoch_metrics(self._task, scores, labels, prefix=prefix, weights=weights, weighted=self._weighted)
+        self._metrics |= epoch_metrics(
+            self._spec.task,
+            scores,
+            labels,
+            prefix=prefix,
+            weights=weights,
+            weighted=self._weighted,
+            targets=self._spec.targets,
+        )
         return []
 
     def __call__(self, environment: Any) -> None:
+        self.end_round(lambda path: environment.model.save_model(path, num_iteration=-1))
+        if self._ledger.finished:
+            raise lightgbm.callback.EarlyStopException(self._ledger.best_epoch - 1, [])
+
+    def end_round(self, save: Callable[[Path], Any]) -> None:
+        """Records the round that was measured; `save` writes all trees to a file."""
         ledger = self._ledger
         ledger.record(ledger.epochs + 1, self._metrics)
         self._report(ledger.steps, ledger.history[-1])
         if ledger.finished or ledger.epochs - self._saved >= _ROUNDS_BETWEEN_CHECKPOINTS * ledger.epochs:
             path = ledger.last(_LAST)
-            environment.model.save_model(path.with_name(f"new_{path.name}"), num_iteration=-1)
+            save(path.with_name(f"new_{path.name}"))
             os.replace(path.with_name(f"new_{path.name}"), path)
             ledger.save()
             self._saved = ledger.epochs
-        if ledger.finished:
-            raise lightgbm.callback.EarlyStopException(ledger.best_epoch - 1, [])
+
+
+def _scores(model: Path, rows: np.ndarray) -> np.ndarray:
+    """Returns the scores of a checkpoint without an objective, (B, outputs)."""
+    scores = lightgbm.Booster(model_file=model).predict(rows)
+    return np.asarray(scores, np.float64).reshape(len(rows), -1)
 
 
 def _parameters(hyper: Hyperparameters, objective: str | Objective, outputs: int, done: int) -> dict[str, Any]:
