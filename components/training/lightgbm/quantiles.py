@@ -40,7 +40,8 @@ class QuantileBoosters:
         before: tuple[Path, Sequence[np.ndarray]] | None,
     ) -> None:
         self._before = _trees(before[0].read_text(encoding="ascii")) if before else []
-        self._boosters, self._grown = [], [[] for _ in quantiles]
+        self._boosters: list[lightgbm.Booster] = []
+        self._grown: list[list[bool]] = [[] for _ in quantiles]
         for i, quantile in enumerate(quantiles):
             for split, scores in zip((train, held), before[1] if before else (), strict=False):
                 split.set_init_score(np.ascontiguousarray(scores[:, i]))  # a booster copies them
@@ -85,5 +86,10 @@ def _trees(text: str) -> list[str]:
 def _scores(evaluate: Callable[[Callable[[np.ndarray, Any], list[Any]]], Any]) -> np.ndarray:
     """Returns the scores of a split, (B,), which LightGBM passes to metrics."""
     found: list[np.ndarray] = []
-    evaluate(lambda scores, _: [found.append(scores.copy())][1:])
+
+    def keep(scores: np.ndarray, data: Any) -> list[Any]:
+        found.append(scores.copy())
+        return []
+
+    evaluate(keep)
     return found[0]
