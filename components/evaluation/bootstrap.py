@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class Rows:
         output_shape: see `DatasetSummary.output_shape`.
         label_shape: see `DatasetSummary.label_shape`.
         periods: of windows, the period with which each is drawn, int64 (n,); None draws each row by itself.
+        slices: see `coded_slices`; of those that the user's metrics are measured in.
     """
 
     task: str
@@ -56,6 +58,7 @@ class Rows:
     output_shape: Sequence[int] = ()
     label_shape: Sequence[int] = ()
     periods: np.ndarray | None = None
+    slices: Sequence[tuple[np.ndarray, Sequence[str]]] = ()
 
     @property
     def each(self) -> np.ndarray:
@@ -88,7 +91,9 @@ class Rows:
         weights = None if self.weights is None else self.weights[rows]
         last = None if self.last is None else self.last[rows]
         periods = None if self.periods is None else self.periods[rows]
-        return replace(self, labels=self.labels[rows], scores=scores, there=there, weights=weights, last=last, periods=periods)
+        slices = [(codes[rows], names) for codes, names in self.slices]
+        optional: dict[str, Any] = {"weights": weights, "last": last, "periods": periods, "slices": slices}
+        return replace(self, labels=self.labels[rows], scores=scores, there=there, **optional)
 
 
 def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 
@@ -20,19 +17,18 @@ from switchyard.components.baseline.contents import BaselineContents, champion_f
 from switchyard.components.bundle.model import bundle_path
 from switchyard.components.compat.tfx_components import beam_pipeline
 from switchyard.components.data.summary import DatasetSummary, split_files
-from switchyard.components.data.tfrecords import NUMBER
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates
 from switchyard.components.evaluation.config import EvaluationSettings
-from switchyard.components.evaluation.measuring import PREDICTIONS, Measuring
+from switchyard.components.evaluation.measuring import Measuring
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
-from switchyard.components.evaluation.own_metrics import own_metrics, own_names, own_replicates
+from switchyard.components.evaluation.own_metrics import own_metrics, own_names, own_replicates, own_slices
 from switchyard.components.evaluation.page import evaluation_html, models_table
-from switchyard.components.evaluation.periods import note_on_periods, periods_of_split
-from switchyard.components.evaluation.predictions import LAST, ChampionError, beside
+from switchyard.components.evaluation.periods import note_on_periods
+from switchyard.components.evaluation.predictions import ChampionError, beside
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.row_plots import confusion_metrics, row_plots
-from switchyard.components.evaluation.tfma_config import WEIGHT
+from switchyard.components.evaluation.stored_rows import read_rows
 from switchyard.components.evaluation.tfma_results import read_metrics, read_plots
 from switchyard.components.evaluation.thresholds import check_settings, default_thresholds
 from switchyard.components.evaluation.trivial import Trivial
@@ -80,7 +76,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             warn(baseline.why_not(settings.comparable))
             measured = list(models)
             Measuring(files, bundles, settings.slices, summary, measured, output).run(beam_pipeline(self))
-        rows = read_rows(output, list(models), summary)
+        rows = read_rows(output, list(models), summary, settings.slices if settings.metrics else ())
         check_labels(rows.labels[rows.each > 0], summary)
         if not settings.thresholds:
             settings = settings.model_copy(
@@ -115,7 +111,7 @@ def _result(
     summary: DatasetSummary,
     baseline: BaselineContents,
 ) -> Evaluation:
-    found = _measured(output, models, measured, rows, summary, settings.metrics)
+    found = _measured(output, models, measured, rows, summary, settings)
     candidates = {n: m for n, m in found.items() if m.role == CANDIDATE and n in models}
     metric = (settings.improvement.metric if settings.improvement else None) or PRIMARY[summary.task]
     everything = _replicates(rows, metric, settings.metrics) if CHAMPION in found and rows.judged(CHAMPION).all() else None
@@ -165,6 +161,7 @@ def _result(
         positive_class=None if summary.positive_class is None else str(summary.positive_class),
         positive_by=summary.positive_by,
         champion_origin=baseline.origin,
+        higher_is_better=settings.direction(metric) > 0,
     )
 
 
@@ -189,23 +186,31 @@ def _replicates(rows: Rows, metric: str, own: str | None) -> dict[str, dict[str,
 
 
 def _measured(
-    output: str, models: Mapping[str, ModelResult], names: Sequence[str], rows: Rows, summary: DatasetSummary, own: str | None
+    output: str,
+    models: Mapping[str, ModelResult],
+    names: Sequence[str],
+    rows: Rows,
+    summary: DatasetSummary,
+    settings: EvaluationSettings,
 ) -> dict[str, ModelResult]:
     """Returns the models, and the candidates on the champion's rows, with TFMA's metrics and plots, and the user's metrics."""
     metrics, plots = read_metrics(output, names, metric_names(summary.task, targets=summary.targets)), read_plots(output, names)
-    found = {}
+    found, own = {}, settings.metrics
     for name in names:
         slices = dict(metrics[name])
         overall = slices.pop("") | confusion_metrics(plots[name], len(summary.classes))
         if name not in models:
             candidate = next(n for n in models if beside(n) == name)
-            overall |= own_metrics(own, rows.where(rows.judged(CHAMPION)), candidate)
+            its = rows.where(rows.judged(CHAMPION))
+            overall |= own_metrics(own, its, candidate)
+            _add(slices, own_slices(own, its, candidate, settings.min_slice_examples))
             found[name] = ModelResult(name, CANDIDATE, "", "", None, overall, {}, slices, {})
             continue
         its = rows.where(rows.judged(name)) if name == CHAMPION else rows
         if len(its.labels) < len(rows.labels):
             overall["example_count"] = float(len(its.labels))
         overall |= own_metrics(own, its, name)
+        _add(slices, own_slices(own, its, name, settings.min_slice_examples))
         bad = int((~np.isfinite(its.scores[name])).any(axis=1).sum())
         failures = [
             *models[name].failures,
@@ -214,6 +219,11 @@ def _measured(
         its_plots = plots[name] | row_plots(its, name, len(summary.classes))
         found[name] = replace(models[name], metrics=overall, slices=slices, failures=failures, plots=its_plots)
     return found
+
+
+def _add(slices: dict[str, dict[str, float]], own: Mapping[str, Mapping[str, float]]) -> None:
+    for key, values in own.items():
+        slices.setdefault(key, {}).update(values)
 
 
 def _with_intervals(models: Mapping[str, ModelResult], samples: Replicates) -> dict[str, ModelResult]:
@@ -229,34 +239,6 @@ def _what_to_do(baseline: BaselineContents) -> str:
         "The champion stays and the candidate is kept as challenger. Review it, then: switchyard models promote "
         f"{baseline.name} challenger --force --why '...'; or set evaluation.incomparable_champion: replace"
     )
-
-
-def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Rows:
-    """Returns the labels and predictions stored by the Beam pipeline."""
-    files = sorted(glob.glob(os.path.join(glob.escape(output), PREDICTIONS, "*.parquet")))
-    table = pa.concat_tables([pa.parquet.read_table(f) for f in files])
-    if summary.windows is not None:
-        table = table.sort_by(NUMBER)
-    column = table["label"].combine_chunks()
-    labels = column.flatten().to_numpy() if pa.types.is_list(column.type) else column.to_numpy()
-    if pa.types.is_list(column.type):
-        labels = labels.reshape(len(column), len(labels) // max(1, len(column)))
-    columns = {m: table[m].combine_chunks() for m in models}
-    there = {m: column.is_valid().to_numpy(zero_copy_only=False) for m, column in columns.items()}
-    scores = {m: _scores(column, there[m]) for m, column in columns.items()}
-    weights = table[WEIGHT].to_numpy() if summary.sample_weight else None
-    last = table[LAST].to_numpy() if summary.windows is not None else None
-    periods = periods_of_split(summary.windows, summary.held_out) if summary.windows is not None else None
-    shapes = summary.output_shape, summary.label_shape
-    return Rows(summary.task, labels, scores, there, summary.targets, weights, last, *shapes, periods)
-
-
-def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:
-    """Returns lists of equal length as float32 (n, outputs); null lists become NaN."""
-    values = column.flatten().to_numpy()
-    scores = np.full((len(there), len(values) // max(1, there.sum())), np.nan, dtype=np.float32)
-    scores[there] = values.reshape(-1, scores.shape[1])
-    return scores
 
 
 def check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:

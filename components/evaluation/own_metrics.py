@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.bootstrap import FEWEST, MOST, Rows, draws
@@ -59,6 +61,42 @@ def own_metrics(file: str | None, rows: Rows, model: str) -> Mapping[str, float]
             found[name] = value
         else:
             warn(f"{_KEY}: {name} of {model} is undefined: the function returned {value}")
+    return found
+
+
+def coded_slices(table: pa.Table, slices: Sequence[Sequence[str]]) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Yields, of each list of columns, the slice of each row, int64 (n,), as an index, and the slices' names as in results."""
+    for columns in slices:
+        parts = [pc.binary_join_element_wise(pa.scalar(n), table[f"slice:{n}"], "=") for n in sorted(set(columns))]
+        encoded = pc.binary_join_element_wise(*parts, ", ").combine_chunks().dictionary_encode()
+        yield encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def own_slices(file: str | None, rows: Rows, model: str, least: int) -> dict[str, dict[str, float]]:
+    """Returns slice -> the user's metrics of a model on its rows, without those that are undefined there or fail.
+
+    Args:
+        file: the user's file.
+        rows: rows with their `slices`.
+        model: one of the rows' models; with predictions that are not finite it has none.
+        least: rows of a slice, at least; smaller ones are left out.
+    """
+    labels, scores = _arrays(rows, model)
+    functions = {name: _function(file, name) for name in own_names(file) if rows.slices}
+    found: dict[str, dict[str, float]] = {}
+    if not functions or not np.isfinite(scores).all():
+        return found
+    for codes, names in rows.slices:
+        order = np.argsort(codes, kind="stable")
+        for chosen in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+            its = None if labels is None else labels[chosen]
+            if len(chosen) < least:
+                continue
+            values = {
+                name: _value(function, its, scores[chosen], {"weights": rows.each[chosen]} if weighted else {})
+                for name, (function, weighted) in functions.items()
+            }
+            found[names[codes[chosen[0]]]] = {name: value for name, value in values.items() if math.isfinite(value)}
     return found
 
 

@@ -71,7 +71,7 @@ def evaluation_sections(result: Evaluation, summary: DatasetSummary) -> list[dic
     sections: list[dict[str, Any]] = [{"title": "Models on the same rows", "table": table(head, rows)}]
     if result.candidate.slices:
         champion = result.models.get(CHAMPION)
-        names = [n for n in result.metrics if n in next(iter(result.candidate.slices.values()))]
+        names = [n for n in result.metrics if any(n in values for values in result.candidate.slices.values())]
         cells = []
         for key, values in result.candidate.slices.items():
             before = champion.slices.get(key, {}).get(result.slice_metric) if champion else None

@@ -111,6 +111,7 @@ class Evaluation:
         positive_class: positive class of a binary task as text; None for other tasks.
         positive_by: reason for the choice of the positive class.
         champion_origin: the other data set that the champion was trained on, in one line; empty if it is this one or unknown.
+        higher_is_better: whether higher values of `metric` are better.
     """
 
     task: str
@@ -129,11 +130,13 @@ class Evaluation:
     positive_class: str | None = None
     positive_by: str = ""
     champion_origin: str = ""
+    higher_is_better: bool = True
 
     @property
     def slice_metric(self) -> str:
-        """The metric by which slices are compared: the deciding one, or the task's own if that is the user's, of all rows."""
-        return self.metric if base(self.metric) in DIRECTION else PRIMARY.get(self.task, self.metric)
+        """The metric by which slices are compared: the deciding one, or the task's own if no slice has that of the user."""
+        measured = base(self.metric) in DIRECTION or any(self.metric in values for values in self.candidate.slices.values())
+        return self.metric if measured else PRIMARY.get(self.task, self.metric)
 
     @property
     def positive(self) -> str:

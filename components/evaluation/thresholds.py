@@ -40,11 +40,6 @@ def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[st
         )
     directed += [decides] if decides in own else []
     for name, bounds in thresholds.items():
-        if bounds.per_slice and name in own:
-            raise UserError(
-                f"evaluation.thresholds.{name}.per_slice: {name!r} is a metric of your own, which is computed over all rows; "
-                "remove it"
-            )
         if bounds.min_change is not None and name not in directed:
             raise UserError(
                 f"evaluation.thresholds.{name}.min_change: {name!r} has no direction, so no change is an improvement. "

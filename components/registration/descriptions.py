@@ -121,7 +121,8 @@ def _metrics(result: ModelResult, evaluation: Evaluation) -> str:
 def _worst_slices(result: ModelResult, evaluation: Evaluation) -> str:
     metric = evaluation.slice_metric
     known = [(values[metric], key, values) for key, values in result.slices.items() if metric in values]
-    worst = sorted(known, key=lambda k: k[0], reverse=direction(metric) < 0)[:_MOST_SLICES]
+    rising = evaluation.higher_is_better if metric == evaluation.metric else direction(metric) > 0
+    worst = sorted(known, key=lambda k: k[0], reverse=not rising)[:_MOST_SLICES]
     rows = [[key, number(value), number(values.get("example_count"))] for value, key, values in worst]
     return _table(["slice", metric, "rows"], rows)
 

@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from switchyard.components.metrics import DIRECTION, METRICS, PRIMARY, base, dir
 from switchyard.components.tasks import RANKING, TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking.model_registry import Version
+from switchyard.pipelines.api.compare_own import Change, custom_labels, measure_own
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,24 +29,28 @@ if TYPE_CHECKING:
 class OnSameRows:
     """Two versions on the same rows: metric -> values, and metric -> (improvement, interval) of the second over the first.
 
-    Undefined values are None: the AUC of a single class, the precision without positive predictions. `weighted_by` is the column
+    Of metrics of the user's own, whose direction is not known, `changes` has the second's value minus the first's. Undefined
+    values are None: the AUC of a single class, the precision without positive predictions. `weighted_by` is the column
     of the sample weights, empty if all rows weigh the same. `unlabelled`: rows of the file without a label
     or group, which are left out, and `incomplete` windows with a gap or a missing number. `unmeasured`: the user's own metrics,
-    whose functions no bundle contains. `note`: why the intervals of windows are too narrow, or absent.
+    whose functions no bundle contains and no file gives. `note`: why the intervals of windows are too narrow, or absent.
     """
 
     rows: int
     primary: str
     metrics: dict[str, dict[str, float | None]]
-    better: dict[str, tuple[float | None, tuple[float, float] | None]]
+    better: dict[str, Change]
     weighted_by: str = ""
     unlabelled: int = 0
     unmeasured: tuple[str, ...] = ()
     incomplete: int = 0
     note: str = ""
+    changes: dict[str, Change] = field(default_factory=dict)
 
 
-def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sample_weight: str | None) -> OnSameRows:
+def compare_on(
+    uri: str, name: str, chosen: Sequence[Version], data: Path, sample_weight: str | None, own: Path | None = None
+) -> OnSameRows:
     """Returns the metrics of two versions on the labelled rows of a file, and how much better the second is.
 
     Args:
@@ -54,6 +59,7 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
         chosen: the two versions.
         data: file with rows and their labels.
         sample_weight: column to weigh the rows by; None: that of the versions; empty: all weigh the same.
+        own: file with metrics of the user's own, as `evaluation.metrics`.
 
     Raises:
         UserError: the versions predict something else, or the rows do not fit them.
@@ -76,17 +82,20 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
         with ModelRef(uri, name, version.version).open() as opened:
             bundle = load_bundle(opened.folder, opened.digest)
             info = bundle.info
-            _check_measurable(name, info)
+            _check_measurable(name, info, own)
             # The positive class may differ: scores are reordered to the first version's classes.
             summary = DatasetSummary.load(str(training_data(opened.folder)))
-            targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)), info.targets, summary.group)
+            shapes = info.output_shape, summary.label_shape
+            targets[version.version] = (
+                info.task,
+                info.label,
+                sorted(map(str, info.classes)),
+                info.targets,
+                summary.group,
+                shapes,
+            )
             classes = classes or info.classes
-            if len(set(map(repr, targets.values()))) > 1:
-                listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, *_) in targets.items())
-                raise UserError(
-                    f"{name}: {listed}, perhaps with different classes, quantiles or groups; they cannot be compared on the same "
-                    "rows."
-                )
+            _check_same_target(name, targets)
             weight = info.sample_weight if sample_weight is None else sample_weight
             frame, incomplete = _read_rows(data, summary, info, weight)
             given, frame = len(frame), _labelled(frame, info, summary, data)
@@ -106,34 +115,36 @@ def compare_on(uri: str, name: str, chosen: Sequence[Version], data: Path, sampl
             except UserError as error:
                 raise UserError(f"{data}: {error}") from None
     _check_same_windows(forecasts)
-    labels = _encoded(frame, info, classes, summary.group, data)
-    if TASKS[info.task].has_probabilities:
-        scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
+    labels = _encoded(frame, info, classes, summary, data)
+    scores = {v: s.clip(1e-7, 1 - 1e-7) if TASKS[info.task].has_probabilities else s for v, s in scores.items()}
     weighted_by = next(iter(weighed), "")
     weights = _weights(weighed[weighted_by], weighted_by, data) if weighed else None
     functions = {v: weighted_metrics(info.task, labels, s, info.targets) for v, s in scores.items()}
     of_units = unit_weights(info.task, labels, weights)
     measured = {v: {m: float(f(of_units)) for m, f in of.items()} for v, of in functions.items()}
     together, note = _periods(frame, summary, data)
-    samples = replicates(Rows(info.task, labels, scores, targets=info.targets, weights=weights, periods=together))
-    better = _improvements(measured, samples)
-    existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
+    shape: dict[str, Any] = {"output_shape": info.output_shape, "label_shape": summary.label_shape}
+    rows = Rows(info.task, labels, scores, targets=info.targets, weights=weights, periods=together, **shape)
+    of_own, changes = measure_own(own, rows)
+    existing = {v: {m: _existing(value) for m, value in {**of, **of_own[v]}.items()} for v, of in measured.items()}
+    known = {*(metric.name for metric in METRICS), *changes}
     return OnSameRows(
         len(labels),
-        PRIMARY[info.task],
+        PRIMARY.get(info.task, ""),
         existing,
-        better,
+        _improvements(measured, replicates(rows)),
         weighted_by,
         unlabelled=given - len(labels),
-        unmeasured=tuple(sorted({m for v in chosen for m in v.metrics if base(m) not in {metric.name for metric in METRICS}})),
+        unmeasured=tuple(sorted({m for v in chosen for m in v.metrics if base(m) not in known})),
         incomplete=incomplete,
         note=note,
+        changes=changes,
     )
 
 
 def _improvements(
     measured: Mapping[str, Mapping[str, float]], samples: Mapping[str, Mapping[str, np.ndarray]]
-) -> dict[str, tuple[float | None, tuple[float, float] | None]]:
+) -> dict[str, Change]:
     """Returns metric -> improvement of the second version over the first, with its interval if there are replicates."""
     from switchyard.components.evaluation.bootstrap import interval
 
@@ -148,11 +159,21 @@ def _improvements(
     }
 
 
-def _check_measurable(name: str, info: BundleInfo) -> None:
-    if TASKS[info.task].own_shape:
+def _check_same_target(name: str, targets: Mapping[str, Sequence[Any]]) -> None:
+    """Raises UserError unless all versions predict the same; `targets`: version -> task, label and what belongs to them."""
+    if len(set(map(repr, targets.values()))) > 1:
+        listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, *_) in targets.items())
+        raise UserError(
+            f"{name}: {listed}, perhaps with different classes, quantiles, groups or shapes; they cannot be compared on the "
+            "same rows."
+        )
+
+
+def _check_measurable(name: str, info: BundleInfo, own: Path | None) -> None:
+    if TASKS[info.task].own_shape and own is None:
         raise UserError(
             f"--data: {name} is a {info.task} task, measured by the file of evaluation.metrics, which is no part of the model; "
-            "leave --data out, or compare by a run"
+            "give the file by --metrics FILE, or leave --data out"
         )
 
 
@@ -184,7 +205,7 @@ def _labelled(frame: pd.DataFrame, info: BundleInfo, summary: DatasetSummary, da
             what = "group" if label == group else "label"
             raise UserError(f"{data}: has no column {label!r}, the {what}. Columns: {in_a_line(frame.columns)}.")
     known = frame[frame[needed].notna().all(axis=1)]
-    if known.empty:
+    if known.empty and needed:
         raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
     return _with_listed(known, info, summary.label_separator, data) if lists else known
 
@@ -288,7 +309,7 @@ def _read_windows(data: Path, summary: DatasetSummary) -> tuple[pd.DataFrame, in
         return pd.read_parquet(path).set_axis(order), left_out
 
 
-def _encoded(frame: pd.DataFrame, info: BundleInfo, classes: Sequence[Any], group: str | None, data: Path) -> np.ndarray:
+def _encoded(frame: pd.DataFrame, info: BundleInfo, classes: Sequence[Any], summary: DatasetSummary, data: Path) -> np.ndarray:
     """Returns the labels of rows, see `bootstrap.Rows`. Raises UserError for values that are no label of the models."""
     import numpy as np
     import pyarrow as pa
@@ -296,6 +317,8 @@ def _encoded(frame: pd.DataFrame, info: BundleInfo, classes: Sequence[Any], grou
     from switchyard.components.evaluation.ranking import query_codes
     from switchyard.components.ingest.labels import ZERO_OR_ONE, zero_or_one
 
+    if TASKS[info.task].own_shape:
+        return custom_labels(frame, info.labels, summary.label_shape, data)
     kept = ZERO_OR_ONE if zero_or_one(info.task) else classes
     each = [_labels(frame[label], kept) for label in info.labels]
     for label, values in zip(info.labels, each, strict=True):
@@ -303,8 +326,8 @@ def _encoded(frame: pd.DataFrame, info: BundleInfo, classes: Sequence[Any], grou
             unknown = sorted({str(v) for v in frame[label][np.isnan(values)]})[:5]
             known = f"the models' classes are {in_a_line(kept)}" if kept else "the models predict numbers"
             raise UserError(f"{data}: {label} holds {in_a_line(unknown)}; {known}.")
-    if group:
-        each.append(query_codes(pa.array(frame[group].tolist())))
+    if summary.group:
+        each.append(query_codes(pa.array(frame[summary.group].tolist())))
     return np.stack(each, axis=1) if len(each) > 1 else each[0]
 
 

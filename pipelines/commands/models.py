@@ -57,6 +57,13 @@ def models_list(name: str | None, as_json: bool, tracking_uri: str | None, works
     metavar="COLUMN",
     help="Column of --data to weigh its rows by, '' for none. [default: that of the versions]",
 )
+@click.option(
+    "--metrics",
+    "own",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True),
+    metavar="FILE",
+    help="Python file with metrics of your own, as evaluation.metrics, to measure on the rows of --data, too.",
+)
 @json_option
 @registry_option
 @workspace_option
@@ -66,12 +73,13 @@ def models_compare(
     versions: tuple[str, str],
     data: Path | None,
     sample_weight: str | None,
+    own: Path | None,
     as_json: bool,
     tracking_uri: str | None,
     workspace: Path | None,
 ) -> None:
     """Compare two versions (numbers or aliases) of the model NAME."""
-    compare(registry_uri(tracking_uri, workspace), name, versions, data, sample_weight, as_json=as_json)
+    compare(registry_uri(tracking_uri, workspace), name, versions, data, sample_weight, own, as_json=as_json)
 
 
 @command.command("promote")
@@ -141,7 +149,14 @@ def show(uri: str, name: str | None, *, as_json: bool) -> None:
 
 
 def compare(
-    uri: str, name: str, wanted: Sequence[str], data: Path | None, sample_weight: str | None = None, *, as_json: bool
+    uri: str,
+    name: str,
+    wanted: Sequence[str],
+    data: Path | None,
+    sample_weight: str | None = None,
+    own: Path | None = None,
+    *,
+    as_json: bool,
 ) -> None:
     """Prints two versions' recorded metrics side by side; with `data`, evaluates both on the same rows.
 
@@ -151,10 +166,13 @@ def compare(
         wanted: numbers or aliases of two versions.
         data: file with rows and their labels.
         sample_weight: column to weigh the rows of `data` by; None: that of the versions; empty: all weigh the same.
+        own: file with metrics of the user's own, to measure on the rows of `data`.
         as_json: whether to print JSON.
     """
     if sample_weight is not None and data is None:
         raise UserError("--sample-weight: without --data no rows are weighed; give --data FILE, or remove it")
+    if own is not None and data is None:
+        raise UserError("--metrics: without --data nothing is measured; give --data FILE, or remove it")
     client = tracking.client(uri)
     chosen = [find_version(client, name, w) for w in wanted]
     if len({v.version for v in chosen}) < len(chosen):
@@ -166,7 +184,7 @@ def compare(
     if data is not None:
         click.echo(f"evaluating versions {' and '.join(v.version for v in chosen)} on {data}", err=True)
         with quiet():
-            found = compare_on(uri, name, chosen, data, sample_weight)
+            found = compare_on(uri, name, chosen, data, sample_weight, own)
         _print_comparison(found, chosen, data, as_json=as_json)
         return
     if as_json:
@@ -288,6 +306,10 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
         between = f"{bounds[0]:+.4f} to {bounds[1]:+.4f}" if bounds else ""
         change = "" if difference is None else f"{difference:+.4f}"
         table.add_row(metric, *(_number(found.metrics[v.version][metric]) for v in chosen), change, between)
+    for metric, (difference, bounds) in found.changes.items():
+        between = f"{bounds[0]:+.4f} to {bounds[1]:+.4f}" if bounds else ""
+        change = "" if difference is None else f"changes by {difference:+.4f}"
+        table.add_row(metric, *(_number(found.metrics[v.version].get(metric)) for v in chosen), change, between)
     table_console().print(table)
     if found.unlabelled:
         click.echo(f"{found.unlabelled:,} other rows have no label and are left out.")
@@ -296,4 +318,4 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
     if found.incomplete:
         click.echo(f"{found.incomplete:,} windows with a gap or a missing number are left out.")
     if found.unmeasured:
-        click.echo(f"not measured here: {in_a_line(found.unmeasured)}, metrics of your own, whose functions no model contains.")
+        click.echo(f"not measured here: {in_a_line(found.unmeasured)}, metrics of your own; give their file by --metrics.")

@@ -302,8 +302,6 @@ class PipelineConfig(Section):
             return
         if shape is None:
             raise ValueError("trainer.output_shape: a custom task needs the shape of a row's output, for example [8]; set it")
-        if self.evaluation.slices:
-            raise ValueError("evaluation.slices: metrics of your own are measured over all rows, not by slice; remove it")
 
     def _check_ensemble(self, task: Task | None) -> None:
         if not self.trainer.ensemble:

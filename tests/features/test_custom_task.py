@@ -29,8 +29,8 @@ class Masks(nn.Module):
 
 def build_model(spec):
     assert (spec.output_shape, spec.label_shape, spec.outputs) == ((4, 4), (4, 4), 16)
-    [feature] = spec.features
-    return Masks(feature.name, spec.outputs)
+    [image] = [f for f in spec.features if f.shape == (16,)]
+    return Masks(image.name, spec.outputs)
 
 def build_loss(spec):
     return lambda labels, outputs: ((outputs - labels) ** 2).mean(dim=(1, 2))
@@ -40,11 +40,11 @@ import keras
 
 def build_model(spec):
     assert (spec.output_shape, spec.label_shape, spec.outputs) == ((4, 4), (4, 4), 16)
-    [feature] = spec.features
-    image = keras.Input(feature.shape, name=feature.name)
-    x = keras.layers.Dense(64, activation="relu")(image)
+    inputs = {f.name: keras.Input(f.shape, name=f.name, dtype=f.dtype) for f in spec.features}
+    [image] = [f for f in spec.features if f.shape == (16,)]
+    x = keras.layers.Dense(64, activation="relu")(inputs[image.name])
     x = keras.layers.Dense(spec.outputs, activation="sigmoid")(x)
-    return keras.Model({feature.name: image}, keras.layers.Reshape(spec.output_shape)(x))
+    return keras.Model(inputs, keras.layers.Reshape(spec.output_shape)(x))
 
 def build_loss(spec):
     return lambda labels, outputs: keras.ops.mean((outputs - labels) ** 2, axis=(1, 2))
@@ -63,7 +63,10 @@ def masks(folder):
     """Writes the pipeline and its data: masks are lists of lists."""
     images = np.random.default_rng(0).normal(size=(600, 4, 4)).round(3)
     found = images > images.mean(axis=2, keepdims=True)
-    rows = [{"image": i.ravel().tolist(), "mask": m.astype(int).tolist()} for i, m in zip(images, found, strict=True)]
+    rows = [
+        {"image": image.ravel().tolist(), "mask": mask.astype(int).tolist(), "camera": ["left", "right"][number % 2]}
+        for number, (image, mask) in enumerate(zip(images, found, strict=True))
+    ]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in {"torch_model.py": TORCH, "keras_model.py": KERAS, "metrics.py": METRICS}.items():
         (folder / name).write_text(text)
@@ -80,7 +83,9 @@ def masks(folder):
         "evaluation": {
             "metrics": "metrics.py",
             "improvement": {"metric": "overlap", "better": "higher"},
-            "thresholds": {"overlap": {"lower_bound": 0.5}},
+            "thresholds": {"overlap": {"lower_bound": 0.5, "per_slice": True}},
+            "slices": ["camera"],
+            "min_slice_examples": 20,
         },
     }
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(document))
@@ -106,6 +111,8 @@ def test_both_trainers_learn_masks_and_are_measured_by_the_users_metric(ran):
     for model in stored["models"].values():
         low, high = model["intervals"]["overlap"]
         assert low < model["metrics"]["overlap"] < high
+        slices = [model["slices"][f"camera={side}"]["overlap"] for side in ("left", "right")]
+        assert min(slices) < model["metrics"]["overlap"] < max(slices)
     [verdict] = (folder / "w").glob("artifacts/infra_validation/blessing/*/infra_validation.json")
     assert all(served["difference"] <= 1e-5 and served["rows"] for served in json.loads(verdict.read_text()).values())
 
@@ -113,10 +120,10 @@ def test_both_trainers_learn_masks_and_are_measured_by_the_users_metric(ran):
 def test_predictions_are_lists_in_parquet_and_json_lines_and_refused_in_csv(ran, warm, tmp_path):
     folder, result = ran
     rows = pd.read_json(folder / "data.jsonl", lines=True).head(20)
-    rows[["image"]].to_parquet(tmp_path / "new.parquet")
+    rows[["image", "camera"]].to_parquet(tmp_path / "new.parquet")
     model = "masks@champion", tmp_path / "new.parquet"
     bundle = next((folder / "w" / "artifacts" / f"training_{result['trainer']}" / "model").glob("*/Format-Serving"))
-    expected = load_bundle(bundle).scores(rows[["image"]]).reshape(20, 4, 4)
+    expected = load_bundle(bundle).scores(rows[["image", "camera"]]).reshape(20, 4, 4)
     for name, read in {"out.parquet": pd.read_parquet, "out.jsonl": lambda f: pd.read_json(f, lines=True)}.items():
         done = warm("predict", *model, "-o", tmp_path / name, "--workspace", folder / "w")
         assert done.code == 0, done.stderr
@@ -133,6 +140,18 @@ def test_the_next_model_is_compared_with_the_champion_unless_its_output_has_anot
     folder, _ = ran
     again = warm.run(folder / "pipeline.yaml", folder / "w", "--trainer", "pytorch", expect=4).json
     assert again["models"].keys() == {"pytorch", "champion"}
+    versions = again["champion"], again["model_version"]
+    command = ["models", "compare", "masks", *versions, "--data", folder / "data.jsonl", "--workspace", folder / "w"]
+    compared = warm(*command, "--metrics", folder / "metrics.py", "--json")
+    assert compared.code == 0, compared.stderr
+    found = json.loads(compared.stdout)
+    first, second = (found["metrics"][version]["overlap"] for version in versions)
+    change, (low, high) = found["changes"]["overlap"]
+    assert change == pytest.approx(second - first)
+    assert low <= change <= high
+    refused = warm(*command)
+    assert refused.code == 2
+    assert "give the file by --metrics FILE" in refused.stderr
     other = ["--set", "trainer.output_shape=[16]", "--set", "trainer.model=null", "--set", "trainer.loss=flat.py:flat"]
     (folder / "flat.py").write_text("def flat(labels, outputs): return ((outputs - labels) ** 2).mean(1)\n")
     (folder / "metrics.py").write_text("def overlap(labels, scores): return ((scores > 0.5) == labels).mean()\n")

@@ -9,10 +9,11 @@ from switchyard.components.bundle.model import BundleInfo, Columns
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.bootstrap import Rows
-from switchyard.components.evaluation.executor import check_labels, read_rows
+from switchyard.components.evaluation.executor import check_labels
 from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.row_plots import confusion_metrics
+from switchyard.components.evaluation.stored_rows import read_rows
 from switchyard.components.values.conversion import fit_rows
 from switchyard.components.values.raw_features import RawFeature
 

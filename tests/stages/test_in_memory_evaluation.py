@@ -243,6 +243,12 @@ def test_an_evaluation_in_memory_is_that_of_the_beam_pipeline(
     # The verdicts, intervals of the bootstrap and own metrics too.
     mine, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (memory, beam))
     assert mine["models"]["a"]["metrics"]["cost"]
+    slices = [model["slices"] for model in mine["models"].values()]
+    assert all(
+        "example_count" in values and ("cost" in values) == (values["example_count"] >= 100)
+        for of in slices
+        for values in of.values()
+    )
     assert mine["models"]["a"]["intervals"]
     assert _differences(mine, theirs) == []
     assert (memory / "eval_config.json").read_text() == (beam / "eval_config.json").read_text()

@@ -79,7 +79,6 @@ def config(tmp_path):
             "'mse' is not a loss of a custom task; allowed: 'losses.py:my_loss'",
         ),
         ({"trainer": {"output_shape": [2]}}, r"trainer\.loss: a custom task has no loss of its own; give yours"),
-        ({"evaluation": {**MEASURED, "slices": ["z"]}}, r"evaluation\.slices: metrics of your own are measured over all rows"),
         ({"evaluation": {}}, r"evaluation\.metrics: a custom task has no metrics of its own"),
         ({"evaluation": {"metrics": "metrics.py"}}, r"evaluation\.improvement\.metric: a custom task needs the metric of yours"),
         (

@@ -1,15 +1,19 @@
 """Metrics of the user's own: NumPy functions over all rows, with thresholds on them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from switchyard.components import progress
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.bootstrap import Rows, replicates
-from switchyard.components.evaluation.own_metrics import own_metrics, own_names, own_replicates
+from switchyard.components.evaluation.own_metrics import coded_slices, own_metrics, own_names, own_replicates, own_slices
 from switchyard.components.tasks import TASKS
+from switchyard.pipelines.api.compare_own import custom_labels, measure_own
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.stage_settings import evaluation_settings
 from switchyard.pipelines.preflight import check_inputs
@@ -102,7 +106,6 @@ def test_a_function_that_is_no_metric_is_refused(code, why, tmp_path):
     ("evaluation", "why"),
     [
         ({"thresholds": {"gian": {"lower_bound": 1}}}, "'gian' is not a metric of a binary task. Did you mean 'gain'"),
-        ({"thresholds": {"gain": {"lower_bound": 1, "per_slice": True}}}, "gain.per_slice: 'gain' is a metric of your own"),
         ({"thresholds": {"gain": {"min_change": 1}}}, "gain.min_change: 'gain' has no direction"),
         ({"improvement": {"metric": "gain"}}, "evaluation.improvement.better: is missing, and 'gain' is"),
         ({"improvement": {"metric": "auc", "better": "higher"}}, "evaluation.improvement.better: only a metric of your own"),
@@ -158,6 +161,62 @@ def test_the_bootstrap_of_a_ranking_draws_whole_queries_each_time_as_one_of_its_
     rows = Rows("ranking", labels, {"m": random.normal(size=(300, 1))})
     found = own_replicates(str(tmp_path / "metrics.py"), "mine", rows)["m"]
     assert found == pytest.approx(replicates(rows)["m"]["ndcg_10"][: len(found)])
+
+
+def test_slices_of_enough_rows_are_measured_by_the_users_metrics_too(tmp_path):
+    (tmp_path / "metrics.py").write_text(
+        "def mean(labels, scores): return labels.mean()\n"
+        "def heavy(labels, scores, weights): return weights.sum()\n"
+        "def one_class(labels, scores): return float('nan') if len(set(labels)) > 1 else 1 / labels[0]\n"
+    )
+    table = pa.table({"slice:city": ["b", "a", "b", "a", "c"], "slice:n": ["1", "1", "1", "2", "1"]})
+    slices = list(coded_slices(table, [["n", "city"], ["city"]]))
+    labels = np.array([0.0, 1.0, 1.0, 1.0, 1.0])
+    rows = Rows("binary", labels, {"m": np.full((5, 1), 0.5)}, weights=np.arange(5.0), slices=slices)
+    file = str(tmp_path / "metrics.py")
+    assert own_slices(file, rows, "m", 2) == {
+        "city=a": {"mean": 1.0, "heavy": 4.0, "one_class": 1.0},
+        "city=b": {"mean": 0.5, "heavy": 2.0},
+        "city=b, n=1": {"mean": 0.5, "heavy": 2.0},
+    }
+    assert own_slices(file, rows.where(labels == 1), "m", 1)["city=b"] == {"mean": 1.0, "heavy": 2.0, "one_class": 1.0}
+    assert own_slices(None, rows, "m", 1) == {}
+    assert own_slices(file, replace(rows, scores={"m": np.full((5, 1), np.nan)}), "m", 1) == {}
+
+
+def test_two_models_are_compared_by_the_users_metrics_on_the_same_rows(tmp_path):
+    (tmp_path / "metrics.py").write_text("def error(labels, scores): return ((labels - scores[:, 0]) ** 2).mean()\n")
+    random = np.random.default_rng(0)
+    labels = random.normal(size=300)
+    scores = {"1": random.normal(size=(300, 1)), "2": labels[:, np.newaxis] * 0.9}
+    rows = Rows("regression", labels, scores)
+    measured, changes = measure_own(tmp_path / "metrics.py", rows)
+    errors = {m: ((labels - s[:, 0]) ** 2).mean() for m, s in scores.items()}
+    assert measured == {m: {"error": pytest.approx(error)} for m, error in errors.items()}
+    change, (low, high) = changes["error"]
+    assert change == pytest.approx(errors["2"] - errors["1"])
+    assert low < change < high < 0
+    assert measure_own(None, rows) == ({"1": {}, "2": {}}, {})
+
+
+@pytest.mark.parametrize(
+    ("values", "shape", "expected"),
+    [
+        ([[[1, 2], [3, 4]], np.array([[5, 6], [7, 8]])], [2, 2], [[1, 2, 3, 4], [5, 6, 7, 8]]),
+        ([1, "2.5"], [], [[1], [2.5]]),
+        ([[1, 2], [3]], [2], "y of row 1 is not 2 finite numbers"),
+        ([[1, 2], [3, None]], [2], "y of row 1 is not 2 finite numbers"),
+        ([[1, float("inf")]], [2], "y of row 0 is not 2 finite numbers"),
+    ],
+)
+def test_labels_of_a_custom_task_are_read_for_a_comparison(values, shape, expected):
+    frame = pd.DataFrame({"y": values})
+    assert custom_labels(frame, [], shape, Path("d.jsonl")).shape == (len(values), 0)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            custom_labels(frame, ["y"], shape, Path("d.jsonl"))
+    else:
+        np.testing.assert_array_equal(custom_labels(frame, ["y"], shape, Path("d.jsonl")), expected)
 
 
 def test_a_replicate_on_which_a_custom_metric_fails_is_undefined(tmp_path):
