@@ -74,8 +74,8 @@ class EvaluationConfig(Section):
             (n,), int64 class indices or float64, and scores (n, outputs): the positive class's probability, the classes',
             the value, or the quantiles'; in a custom task labels (n, *label_shape), None without a label, and scores
             (n, *output_shape). Each is tried on a few rows before the run. NaN is an undefined metric, which fails its
-            thresholds. A function with a third parameter `weights` receives the sample weights (n,), 1 without
-            `trainer.sample_weight`.
+            thresholds. Slices of at least `min_slice_examples` rows are measured, too. A function with a third parameter
+            `weights` receives the sample weights (n,), 1 without `trainer.sample_weight`.
         thresholds: metric to bounds. Default: at least as good as the trivial predictor.
         improvement: required improvement over the champion; with `null` any model that passes the thresholds and is significantly
             better than the trivial predictor replaces the champion without a comparison.
