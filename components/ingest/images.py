@@ -18,6 +18,7 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.readers import reader
 from switchyard.components.ingest.sources import fingerprint, format_of, is_local, open_file
+from switchyard.components.ingest.stores import file_systems
 from switchyard.components.values.base64_values import from_base64
 from switchyard.components.values.images import MOST_BYTES, fault, is_image
 
@@ -188,9 +189,7 @@ def _place(file: str, path: str) -> str:
 def _exists(place: str) -> bool:
     if is_local(place):
         return Path(place).is_file()
-    from apache_beam.io.filesystems import FileSystems
-
-    return bool(FileSystems.exists(place))
+    return bool(file_systems().exists(place))
 
 
 def _read(file: str, path: str) -> bytes:

@@ -7,12 +7,9 @@ import glob
 import gzip
 import hashlib
 import io
-import logging
 import os
-import queue
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +19,7 @@ import pyarrow as pa
 
 from switchyard.components.errors import CHECK_PATH, UserError
 from switchyard.components.ingest.layout import fixed_part, folder_columns
+from switchyard.components.ingest.stores import file_systems, match
 from switchyard.components.text.escaping import pattern_of
 
 ENDINGS = {
@@ -80,7 +78,7 @@ def list_files(patterns: Sequence[str], key: str = "data.path") -> Listing:
         if os.path.exists(pattern) and not os.path.isdir(pattern):
             files[pattern] = None
             continue
-        matched = _local(pattern) if is_local(pattern) else _match_remote(pattern)
+        matched = _local(pattern) if is_local(pattern) else match(pattern)
         without_rows = [p for p, size in matched.items() if _is_marker(p, pattern) or _is_empty(p, size)]
         good = [p for p in matched if p not in without_rows]
         if not good:
@@ -133,61 +131,9 @@ def _is_empty(path: str, size: int) -> bool:
         return False  # the reader reports the error
 
 
-def remote_size(patterns: Sequence[str], seconds: float = 20.0) -> int:
-    """Returns the total size in bytes of the files that URIs and globs of URIs match; 0 without a match.
-
-    Args:
-        patterns: URIs, and globs of URIs.
-        seconds: maximum wait for the object store. Beam tries minutes longer where there are no credentials or no connection.
-
-    Raises:
-        UserError: a pattern cannot be listed, or not in time.
-    """
-    found: queue.SimpleQueue[int | UserError] = queue.SimpleQueue()
-    _file_systems()  # imports take seconds of their own
-
-    def list_all() -> None:
-        try:
-            found.put(sum(sum(_match_remote(p).values()) for p in patterns))
-        except UserError as error:
-            found.put(error)
-
-    thread = threading.Thread(target=list_all, daemon=True)
-    thread.start()
-    try:
-        answer = found.get(timeout=seconds)
-    except queue.Empty:
-        # Its warnings about later retries are of no use.
-        logging.getLogger("apache_beam.utils.retry").addFilter(lambda record: record.thread != thread.ident)
-        raise UserError(f"data.path: no answer within {seconds:g} s from the store of {patterns[0]}") from None
-    if isinstance(answer, UserError):
-        raise answer
-    return answer
-
-
 def is_local(path: str) -> bool:
     """Returns whether a path is not a URI."""
     return "://" not in path
-
-
-def _file_systems() -> Any:
-    """Returns Beam's file systems, with options: without any S3's raises an error, and only a pipeline that runs sets them."""
-    from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.value_provider import RuntimeValueProvider
-
-    if RuntimeValueProvider.runtime_options is None:
-        RuntimeValueProvider.set_runtime_options({})  # as Beam's runners do; a pipeline's options come first
-    return FileSystems
-
-
-def _match_remote(pattern: str) -> dict[str, int]:
-    try:
-        found = _file_systems().match([pattern])[0].metadata_list
-        if not found and not glob.has_magic(pattern):
-            found = _file_systems().match([f"{pattern.rstrip('/')}/**"])[0].metadata_list
-        return {m.path: m.size_in_bytes for m in sorted(found, key=lambda m: str(m.path))}
-    except Exception as error:  # Beam raises any exception of the filesystem's client
-        raise UserError(f"data.path: cannot search for {pattern}: {error}") from error
 
 
 def format_of(path: str, declared: str) -> str:
@@ -225,7 +171,7 @@ def open_file(path: str) -> BinaryIO:
         if is_local(path):
             openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
             return cast(BinaryIO, openers.get(os.path.splitext(path.lower())[1], open)(path, "rb"))
-        file = _file_systems().open(path)
+        file = file_systems().open(path)
     except PermissionError:
         raise UserError(f"data.path: not allowed to read {path}. Check its permissions.") from None
     except Exception as error:  # Beam raises any exception of the filesystem's client
@@ -311,7 +257,7 @@ def fingerprint(paths: Iterable[str]) -> str:
 
 def _checksum(path: str) -> str:
     try:
-        return str(_file_systems().checksum(path))
+        return str(file_systems().checksum(path))
     except Exception as error:  # Beam raises any exception of the filesystem's client
         raise UserError(
             f"data.path: cannot look up the checksum of {path}: {error}. Check that the file exists, and that it may be read."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from switchyard.components.errors import UserError
-from switchyard.components.ingest.sources import remote_size
+from switchyard.components.ingest.stores import remote_size
 from switchyard.pipelines.api.compile import compile_for_cluster
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.kubeflow import local_inputs

@@ -1,11 +1,15 @@
 """Ingest reads an object store as it reads a folder."""
 
 import gzip
+import time
+from functools import partial
 
 import pytest
 
 from switchyard.components.errors import UserError
-from switchyard.components.ingest.sources import find_files, fingerprint, remote_size
+from switchyard.components.ingest import stores
+from switchyard.components.ingest.sources import find_files, fingerprint
+from switchyard.components.ingest.stores import remote_size
 from tests.object_store import object_store
 from tests.stages.test_ingest import frame, ingest
 
@@ -63,6 +67,26 @@ def test_an_object_store_that_does_not_answer_is_an_error_in_time(objects, monke
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"data.path: no answer within 1 s from the store of s3://bucket/rows/\*.csv"):
         remote_size(["s3://bucket/rows/*.csv"], seconds=1)
+
+
+def test_data_in_a_store_without_a_connection_is_an_error_in_time_with_what_to_set(objects, monkeypatch):
+    """Beam would try for an hour."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(stores, "check_answers", partial(stores.check_answers, seconds=3))
+    what = r"no answer within 3 s from the store of s3://away/\*.csv \(.*Could not connect to the endpoint URL.*AWS_ENDPOINT_URL"
+    with pytest.raises(UserError, match=what):
+        find_files(["s3://away/*.csv"])
+
+
+def test_data_in_a_store_without_credentials_is_an_error_at_once(objects, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=r"no access to the store of s3://none/\*.csv \(.*locate credentials.*AWS_ACCESS_KEY_ID"):
+        find_files(["s3://none/*.csv"])
+    assert time.monotonic() - begin < stores.SECONDS / 2
 
 
 def test_an_object_whose_checksum_may_not_be_read_is_an_error_that_names_it(objects):

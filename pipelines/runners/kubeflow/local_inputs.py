@@ -6,7 +6,8 @@ from pathlib import Path
 
 from switchyard.components.ingest.images import images_of_input
 from switchyard.components.ingest.layout import fixed_part
-from switchyard.components.ingest.sources import find_files, is_local, remote_size
+from switchyard.components.ingest.sources import find_files, is_local
+from switchyard.components.ingest.stores import remote_size
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import input_spec
 
