@@ -124,7 +124,6 @@ def test_a_pattern_without_a_weight_is_refused_and_so_is_freezing_all(trainer, m
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_a_killed_training_resumes_from_its_own_weights(trainer, make):
-    # Without dropout, whose random numbers differ.
     own = {"spec": with_head(make), "build_model": build(trainer)}
     first = make(folder="first", epochs=1, **own)
     trained(trainer, first)

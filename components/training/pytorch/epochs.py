@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -38,13 +39,18 @@ class Epochs(Checkpoint):
     Lightning calls a `Checkpoint` after all other callbacks, also after its own `EarlyStopping`.
     """
 
-    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard, checkpoints: Checkpoints, *, logged: bool) -> None:
+    def __init__(
+        self, ledger: TrainingLedger, report: Report, shard: Shard, checkpoints: Checkpoints, *, seed: int, logged: bool
+    ) -> None:
         self._ledger, self._report, self._shard, self._logged = ledger, report, shard, logged
-        self._checkpoints = checkpoints
+        self._checkpoints, self._seed = checkpoints, seed
         self._metrics: dict[str, float] = {}
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Restores the module's step of its schedulers, see `on_train_epoch_end`."""
+        """Seeds dropout, and restores the module's step of its schedulers, see `on_train_epoch_end`."""
+        # By the epoch, so that a resumed training draws what an uninterrupted one does; workers must differ.
+        drawn = np.random.SeedSequence((self._seed, trainer.current_epoch, self._shard.index)).generate_state(1, np.uint64)
+        torch.manual_seed(int(drawn[0]))
         vars(pl_module).pop("lr_scheduler_step", None)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -91,7 +91,6 @@ class PytorchTrainer(Trainer):
         if request.start and not ledger.epochs:
             begin(model, request, request.start)
         freeze(model, request.freeze)
-        torch.manual_seed(hyper.seed + shard.index)  # dropout must differ between workers
         torch.set_num_threads(threads(model, hyper.batch_size // shard.count))
         whole = trains_itself(model)
         module = cast(lightning.LightningModule, model) if whole else Module(model, request)
@@ -162,7 +161,8 @@ def _train(
     logged = bool(callbacks or request.hooks.build_optimizer)
     with Beside() as writer:
         checkpoints = Checkpoints(writer)
-        epochs = (OwnEpochs if whole else Epochs)(ledger, report, request.shard, checkpoints, logged=logged)
+        kind = OwnEpochs if whole else Epochs
+        epochs = kind(ledger, report, request.shard, checkpoints, seed=hyper.seed, logged=logged)
         trainer = _Trainer(
             **placement(request),
             total=hyper.total_steps(request.train.rows),
