@@ -18,7 +18,7 @@ from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.readers import reader
 from switchyard.components.ingest.sources import fingerprint, format_of, is_local, open_file
-from switchyard.components.ingest.stores import file_systems
+from switchyard.components.ingest.stores import concurrently, file_systems
 from switchyard.components.values.base64_values import from_base64
 from switchyard.components.values.images import MOST_BYTES, fault, is_image
 
@@ -60,9 +60,11 @@ def checked_images(
     keep = [True] * batch.num_rows
     for name in (n for n in images if n in batch.schema.names):
         found: list[bytes | None] = []
-        for row, value in enumerate(batch.column(name).to_pylist()):
+        values = batch.column(name).to_pylist()
+        read = _reader(file, values)
+        for row, value in enumerate(values):
             try:
-                image = _encoded(value, partial(_read, file))
+                image = _encoded(value, read)
                 if wrong := fault(image, images[name][2], decode=decode):
                     raise NoImageError(wrong)
                 found.append(image)
@@ -79,9 +81,11 @@ def with_images(batch: pa.RecordBatch, images: Collection[str], file: str) -> pa
     """Returns rows with the columns of images as binary; a value that is no image stays as it is, for the model to refuse."""
     for name in (n for n in images if n in batch.schema.names):
         found: list[bytes | None] = []
-        for value in batch.column(name).to_pylist():
+        values = batch.column(name).to_pylist()
+        read = _reader(file, values)
+        for value in values:
             try:
-                found.append(_encoded(value, partial(_read, file)))
+                found.append(_encoded(value, read))
             except NoImageError:
                 found.append(value if isinstance(value, bytes) or value is None else str(value).encode())
         batch = _with(batch, name, found)
@@ -108,7 +112,9 @@ def image_files(
                 for name in (n for n in images if n in batch.schema.names):
                     texts = (_path(v) for v in batch.column(name).to_pylist())
                     found.update(_place(file, text) for text in texts if text is not None)
-    return sorted(path for path in found if path and _exists(path))
+    places = sorted(filter(None, found))
+    there = [_exists(p) for p in places] if all(map(is_local, places)) else concurrently(_exists, places)
+    return [place for place, exists in zip(places, there, strict=True) if exists]
 
 
 def data_fingerprint(spec: InputSpec) -> str:
@@ -190,6 +196,29 @@ def _exists(place: str) -> bool:
     if is_local(place):
         return Path(place).is_file()
     return bool(file_systems().exists(place))
+
+
+def _reader(file: str, values: Sequence[Any]) -> Callable[[str], bytes]:
+    """Returns a function that reads the file of a path among `values`; those in an object store are read together."""
+    if is_local(file):
+        return partial(_read, file)
+    paths = {path for path in map(_path, values) if path is not None}
+
+    def result(path: str) -> bytes | NoImageError:
+        try:
+            return _read(file, path)
+        except NoImageError as error:
+            return error
+
+    contents = dict(zip(paths, concurrently(result, paths), strict=True))
+
+    def read(path: str) -> bytes:
+        content = contents[path]
+        if isinstance(content, NoImageError):
+            raise content
+        return content
+
+    return read
 
 
 def _read(file: str, path: str) -> bytes:

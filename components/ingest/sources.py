@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from switchyard.components.errors import CHECK_PATH, UserError
 from switchyard.components.ingest.layout import fixed_part, folder_columns
-from switchyard.components.ingest.stores import file_systems, match
+from switchyard.components.ingest.stores import concurrently, file_systems, match
 from switchyard.components.text.escaping import pattern_of
 
 ENDINGS = {
@@ -243,15 +243,17 @@ def fingerprint(paths: Iterable[str]) -> str:
     Raises:
         UserError: a file cannot be read.
     """
-    digest = hashlib.sha256()
+    digest, paths = hashlib.sha256(), list(paths)
+    remote = [p for p in paths if not os.path.exists(p)]
+    checksums = dict(zip(remote, concurrently(_checksum, remote), strict=True)) if remote else {}
     for path in paths:
         digest.update(os.path.basename(path).encode())
         # Folder names are values of folder columns, so moving a file between such folders changes the data.
         digest.update("".join(f"{k}={v}/" for k, v in folder_columns(path).items()).encode())
-        if os.path.exists(path):
-            _hash_local(path, digest)
+        if path in checksums:
+            digest.update(checksums[path].encode())
         else:
-            digest.update(_checksum(path).encode())
+            _hash_local(path, digest)
     return digest.hexdigest()
 
 

@@ -8,13 +8,18 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from switchyard.components.errors import UserError
 from switchyard.components.text.redaction import mask
 
+_Result = TypeVar("_Result")
+
 SECONDS = 30.0
+# Most requests of a process at a time, of a few milliseconds of work and many of waiting each.
+_REQUESTS = 16
 _RETRIES = "apache_beam.utils.retry"
 # Scheme -> what usually is not set if a store does not answer.
 _ADVICE = {
@@ -132,6 +137,16 @@ def within(seconds: float, pattern: str, ask: Callable[[], Any]) -> Any:
     why = f" ({mask(reason)[:300]})" if reason else ""
     advice = _ADVICE.get(pattern.partition("://")[0], "Check the connection and the credentials.")
     raise UserError(f"data.path: {what} the store of {pattern}{why}. {advice}")
+
+
+def concurrently(request: Callable[[str], _Result], paths: Iterable[str]) -> list[_Result]:
+    """Returns the results of a request for each path, in order; several requests wait for the store at a time.
+
+    Raises:
+        Exception: what the first failed request raises.
+    """
+    with ThreadPoolExecutor(_REQUESTS, "store") as pool:
+        return list(pool.map(request, paths))
 
 
 def _match(pattern: str) -> dict[str, int]:

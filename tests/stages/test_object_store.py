@@ -4,13 +4,17 @@ import gzip
 import time
 from functools import partial
 
+import pyarrow as pa
 import pytest
 
 from switchyard.components.errors import UserError
-from switchyard.components.ingest import stores
+from switchyard.components.ingest import images, stores
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.sources import find_files, fingerprint
 from switchyard.components.ingest.stores import remote_size
 from tests.object_store import object_store
+from tests.stages.test_images import encoded as encoded_image
 from tests.stages.test_ingest import frame, ingest
 
 
@@ -87,6 +91,32 @@ def test_data_in_a_store_without_credentials_is_an_error_at_once(objects, monkey
     with pytest.raises(UserError, match=r"no access to the store of s3://none/\*.csv \(.*locate credentials.*AWS_ACCESS_KEY_ID"):
         find_files(["s3://none/*.csv"])
     assert time.monotonic() - begin < stores.SECONDS / 2
+
+
+def test_images_in_a_store_are_read_together_and_a_missing_one_is_named(objects, monkeypatch):
+    encoded = [encoded_image(seed=seed) for seed in range(20)]
+    objects |= {f"bucket/rows/{i}.png": content for i, content in enumerate(encoded)}
+    open_file, running, most = images.open_file, [], []
+
+    def slow(place):
+        running.append(place)
+        most.append(len(running))
+        time.sleep(0.1)
+        running.remove(place)
+        return open_file(place)
+
+    monkeypatch.setattr(images, "open_file", slow)
+    paths = [f"{i}.png" for i in range(20)]
+    bad = BadRows(9)
+    batch = pa.RecordBatch.from_pydict({"photo": [*paths, "none.png"]})
+    found = images.checked_images(batch, {"photo": (24, 32, 3)}, "s3://bucket/rows/d.csv", 0, bad, decode=True)
+    assert found.column("photo").to_pylist() == encoded
+    assert 4 < max(most) <= 16
+    assert "row 20: column 'photo' must hold readable files" in bad.first(1)
+    objects["bucket/rows/d.csv"] = "\n".join(["photo", *paths, "none.png"]).encode()
+    named = images.image_files(["photo"], {"s3://bucket/rows/d.csv": "csv"}, CsvOptions())
+    assert named == sorted(f"s3://bucket/rows/{path}" for path in paths)
+    assert fingerprint(named) != fingerprint(named[1:])
 
 
 def test_an_object_whose_checksum_may_not_be_read_is_an_error_that_names_it(objects):
