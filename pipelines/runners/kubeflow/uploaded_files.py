@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -79,12 +80,12 @@ class FileStore:
         return f"{location.rstrip('/')}/{_FOLDER}"
 
     def _upload(self, file: Path, location: str) -> str:
-        content = file.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
         with tempfile.TemporaryDirectory() as folder:
-            named = Path(folder) / digest
-            named.write_bytes(content)
-            _repository(location, self._uri).log_artifact(str(named))
+            # A copy, which does not change between the digest and the upload.
+            copy = Path(shutil.copyfile(file, Path(folder) / "copy"))
+            with copy.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            _repository(location, self._uri).log_artifact(str(copy.rename(copy.with_name(digest))))
         return f"{STORED}{digest}"
 
 
