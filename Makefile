@@ -15,7 +15,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-unit test-all test-suites durations pictures reference docs mutants landed flink tpu lint format lock audit sbom sbom-image image clean
+.PHONY: help setup demo test test-unit test-all test-suites durations pictures screenshots reference docs mutants landed flink tpu lint format lock audit sbom sbom-image image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -92,6 +92,8 @@ durations: setup flink-if-possible tpu-if-possible ## Measure every test and fix
 
 pictures: setup ## Generate the pictures of README.md: the demo, its report, its run in MLflow
 	$(VENV)/bin/python docs/make_pictures.py
+
+screenshots: pictures ## The same
 
 reference: setup ## Generate docs/reference from the code: config keys, commands, API
 	PYTHONPATH=. $(VENV)/bin/python docs/make_reference.py

@@ -15,20 +15,25 @@ from switchyard.components.errors import SwitchyardError, UserError, first_line
 from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.images import fingerprint_with_images, image_files
 from switchyard.components.ingest.sources import find_files, fingerprint, format_of
+from switchyard.components.process.full_disk import full_disk
 from switchyard.components.process.temporary import temporary_folder
 from switchyard.components.signing.signatures import SIGNATURE, verify_signature
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking.manifest import MANIFEST, compared, own_digest
 from switchyard.components.tracking.mlflow_errors import is_refusal
-from switchyard.components.tracking.version_download import check_source
+from switchyard.components.tracking.version_download import check_source, local_folder
 
-Outcome = Literal["same", "changed", "unknown"]
+Outcome = Literal["same", "changed", "unknown", "unreachable"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `what` it is about, its `outcome` (`unknown`: no longer at hand), and the digests or the reason."""
+    """One check: `what` it is about, its `outcome`, and the digests or the reason.
+
+    Outcomes: `unknown`: not recorded, or no longer at hand; `unreachable`: the store of the files does not answer, so that
+    nothing is known about them.
+    """
 
     what: str
     outcome: Outcome
@@ -63,14 +68,21 @@ def check_version(client: Any, uri: str, name: str, version: str, key: Path | No
 
 def _downloaded(client: Any, uri: str, name: str, version: str, work: Path) -> Path | Check:
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
+    place = client.get_model_version_download_uri(name, version)
+    folder = local_folder(place)
+    if folder and not folder.exists():
+        return Check("files", "unreachable", f"{folder} is not there: it was removed, or is on another machine or disk")
     try:
-        place = client.get_model_version_download_uri(name, version)
         check_source(place)
         return Path(download_artifacts(artifact_uri=place, dst_path=str(work), tracking_uri=uri))
-    except (MlflowException, OSError, UserError) as error:
-        return Check("files", "changed", f"cannot be downloaded: {mask(first_line(error))}")
+    except Exception as error:  # clients of stores raise many types of errors
+        if full_disk(error):
+            raise
+        reason = f"cannot be downloaded: {mask(first_line(error))}"
+        if is_refusal(error):  # such as a file that is gone, or no regular one
+            return Check("files", "changed", reason)
+        return Check("files", "unreachable", f"{reason}. Check that {mask(place)} can be read from here, and try again.")
 
 
 def _files(folder: Path, digest: str | None) -> Iterator[Check]:

@@ -20,11 +20,16 @@ def registered_digest(client: Any, name: str, version: str) -> str | None:
     return found
 
 
+def local_folder(source: str) -> Path | None:
+    """Returns the folder that a version is copied from, if it is a path of this machine."""
+    address = urlsplit(source)
+    return Path(unquote(address.path)) if address.scheme in ("", "file") else None
+
+
 def check_source(source: str) -> None:
     """Raises UserError for a link or another special file in the folder that a version is copied from, if it is local."""
-    address = urlsplit(source)
-    if address.scheme in ("", "file"):
-        check_regular(Path(unquote(address.path)))
+    if folder := local_folder(source):
+        check_regular(folder)
 
 
 def download_version(

@@ -13,10 +13,13 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 
 
-def constraints() -> dict[str, str]:
+def constraints(*, installed: bool = True) -> dict[str, str]:
     """Returns the version of each of Switchyard's packages, extras included: normalized name -> version.
 
     It is the installed one, else the lock's: an image for TPUs, for example, has another PyTorch than the locks.
+
+    Args:
+        installed: False: the lock's versions, with which the tests ran, whatever is installed.
     """
     from packaging.requirements import Requirement
 
@@ -26,8 +29,8 @@ def constraints() -> dict[str, str]:
         locked = Requirement(line)
         if locked.marker is None or locked.marker.evaluate():
             package = canonical(locked.name)
-            installed = installed_version(package)
-            found[package] = public(installed) if installed else next(iter(locked.specifier)).version
+            there = installed_version(package) if installed else None
+            found[package] = public(there) if there else next(iter(locked.specifier)).version
     return found
 
 

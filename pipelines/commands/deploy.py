@@ -22,6 +22,7 @@ from switchyard.pipelines.commands.options import (
     handle_errors,
     registry_option,
     trust_option,
+    verify_option,
     workspace_option,
 )
 from switchyard.pipelines.kserve.cluster import KNATIVE, STANDARD, KServe, await_ready, look
@@ -80,6 +81,7 @@ _CONCURRENCY = 32
 @click.option("--token-secret", metavar="NAME/KEY", help="kserve: secret with the token that clients must send.")
 @click.option("--secret-env", multiple=True, metavar="VARIABLE=NAME/KEY", help="kserve: variable from a secret; may be repeated.")
 @trust_option
+@verify_option
 @registry_option
 @workspace_option
 @handle_errors
@@ -98,34 +100,39 @@ def command(model: str, target: str, output: Path, tracking_uri: str | None, wor
         deploy_kserve(model, tracking_uri, workspace, output, options)
         return
     with quiet():  # hides TensorFlow's device messages
-        deploy_tensorflow_serving(model, tracking_uri, workspace, output, trust=options["trust"])
+        deploy_tensorflow_serving(model, tracking_uri, workspace, output, trust=options["trust"], verify=options["verify"])
 
 
 def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, options: Mapping[str, Any]) -> None:
     """Writes the manifests and, with `apply`, applies them.
 
     Raises:
-        UserError: the model is not in the registry, or an option is invalid or has no effect in KServe's mode.
+        UserError: the model is not in the registry, its signature does not verify, or an option is invalid or has no effect in
+            KServe's mode.
         StageError: kubectl cannot apply them, or the new version does not start.
     """
     from switchyard.components.tracking.references import name_and_selector
     from switchyard.pipelines.api.model_argument import model_ref
-    from switchyard.pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name
+    from switchyard.pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name, signer_map
 
     if name_and_selector(model) is None:
         raise UserError(f"--target kserve: {model} is not a registered model; give one, for example breast_cancer@champion.")
     check_output(output, is_folder=True)
     if options["apply"]:
         _check_kubectl()
-    source = model_ref(model, tracking_uri, workspace, trust=options["trust"])
+    source = model_ref(model, tracking_uri, workspace, trust=options["trust"], verify=options["verify"])
     assert source is not None
     version = source.version()
     client = tracking.client(source.uri)
     digest = source.digest(version)
+    if options["verify"]:
+        with quiet(), source.open(version) as opened:
+            digest = opened.digest
     if digest is None and not options["trust"]:
         raise UserError(
             f"{source.name} version {version} was registered without a digest, so the server cannot verify its files. "
-            "Train and register it again; or, if you trust everyone who can write to it, add --trust."
+            "Train and register it again; or, if it is signed, add --verify KEY; or, if you trust everyone who can write to it, "
+            "add --trust."
         )
     name = options["name"] or service_name(source.name)
     kserve = kserve_for(name, options)
@@ -146,14 +153,17 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         before=predictor_before(name, kserve, options),
         token=_secret("--token-secret", options["token_secret"]),
         digest=digest,
+        signer=options["verify"].read_text(encoding="utf-8") if options["verify"] else None,
     )
     manifest = inference_service(wanted)
     output.mkdir(parents=True, exist_ok=True)
     files = {"inference-service.yaml": manifest}
+    if signer := signer_map(wanted):
+        files["signer.yaml"] = signer
     files["kustomization.yaml"] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": ["inference-service.yaml"],
+        "resources": sorted(files),
     }
     for file, content in files.items():
         (output / file).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
@@ -217,17 +227,19 @@ def predictor_before(name: str, kserve: KServe, options: Mapping[str, Any]) -> M
     return dict(predictor)
 
 
-def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, *, trust: bool) -> None:
+def deploy_tensorflow_serving(
+    model: str, tracking_uri: str | None, workspace: Path | None, output: Path, *, trust: bool, verify: Path | None
+) -> None:
     """Writes a SavedModel to `OUTPUT/NAME/VERSION`.
 
     Raises:
-        UserError: the model does not fit TensorFlow Serving, or the version already exists.
+        UserError: the model does not fit TensorFlow Serving, its signature does not verify, or the version already exists.
     """
     from switchyard.components.serving.tensorflow_serving import export_for_tensorflow_serving
     from switchyard.pipelines.api.model_argument import open_model
 
     check_output(output, is_folder=True)
-    with open_model(model, tracking_uri, workspace, trust=trust) as opened:
+    with open_model(model, tracking_uri, workspace, trust=trust, verify=verify) as opened:
         name, version = (opened.name, opened.version) if opened.ref else ("model", "1")
         target = output / name / version
         if target.exists():

@@ -1,9 +1,10 @@
-"""`switchyard doctor`: checks whether a cluster is fit for a first run, as far as visible from this machine."""
+"""`switchyard doctor`: checks whether this machine, or a cluster, is fit for a first run."""
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.command("doctor")
 @click.argument("pipeline", type=click.Path(path_type=Path), required=False)
-@connection_options
+@partial(connection_options, required=False)
 @tracking_uri_option
 @trainers_option
 @overrides_option
@@ -36,15 +37,16 @@ if TYPE_CHECKING:
 @handle_errors
 def command(
     pipeline: Path | None,
-    connection: Connection,
+    connection: Connection | None,
     tracking_uri: str | None,
     trainers: tuple[str, ...],
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Check whether a cluster is ready for a first run, of PIPELINE or in general; exit code 1 if it is not.
+    """Check whether this machine is ready for a run, or with --host a cluster; exit code 1 if it is not.
 
-    Kubernetes' state is read with kubectl in its current context.
+    With PIPELINE for its run, else in general. Of a machine: Python, memory, disk, packages that clash, GPU and its libraries,
+    programs that some options need, MLflow. Kubernetes' state is read with kubectl in its current context.
     """
     if pipeline is None and (overrides or trainers):
         raise UserError("--set and --trainer override a pipeline's values; give PIPELINE, or remove them.")
@@ -54,12 +56,12 @@ def command(
 
 
 def doctor(
-    connection: Connection, pipeline: Path | None, overrides: Overrides, tracking_uri: str | None, *, as_json: bool
+    connection: Connection | None, pipeline: Path | None, overrides: Overrides, tracking_uri: str | None, *, as_json: bool
 ) -> int:
     """Prints the checks and their findings; returns the exit code.
 
     Args:
-        connection: connection to KFP.
+        connection: connection to KFP; None: this machine is checked.
         pipeline: pipeline to run there, which determines the checks; None: only what every pipeline needs.
         overrides: overrides of the pipeline's values.
         tracking_uri: MLflow's address for this machine; default: the pipeline's.
@@ -69,13 +71,21 @@ def doctor(
         UserError: KFP is unreachable, or the pipeline is invalid.
     """
     from switchyard.pipelines.config.load import load_config
-    from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
-    from switchyard.pipelines.runners.kubeflow.runs.cluster_checks import FAILED, examine
+    from switchyard.pipelines.finding import FAILED
 
     config = load_config(pipeline, overrides=overrides) if pipeline else None
-    client = KubeflowClient(connection)
-    client.check()
-    findings = examine(client, config, tracking_uri or (config.tracking.uri if config else None))
+    uri = tracking_uri or (config.tracking.uri if config else None)
+    if connection is None:
+        from switchyard.pipelines.machine_checks import examine_machine
+
+        findings = examine_machine(pipeline.parent if pipeline else Path(), uri)
+    else:
+        from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
+        from switchyard.pipelines.runners.kubeflow.runs.cluster_checks import examine
+
+        client = KubeflowClient(connection)
+        client.check()
+        findings = examine(client, config, uri)
     failed = any(f.outcome == FAILED for f in findings)
     if as_json:
         click.echo(json.dumps([{"check": f.check, "outcome": f.outcome, "message": f.message} for f in findings]))

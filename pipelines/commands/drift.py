@@ -22,6 +22,7 @@ from switchyard.pipelines.commands.options import (
     json_option,
     registry_option,
     trust_option,
+    verify_option,
     workspace_option,
 )
 from switchyard.pipelines.terminal.output import quiet, table_console
@@ -43,6 +44,7 @@ _SHOWN = 20
     "--fail", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Distance above which the exit code is 3."
 )
 @trust_option
+@verify_option
 @json_option
 @registry_option
 @workspace_option
@@ -53,6 +55,7 @@ def command(
     warn: float,
     fail: float,
     trust: bool,
+    verify: Path | None,
     as_json: bool,
     tracking_uri: str | None,
     workspace: Path | None,
@@ -64,7 +67,7 @@ def command(
     \b
     switchyard drift breast_cancer@champion 'requests/*.parquet'
     """  # noqa: D301 (click requires the character)
-    sys.exit(drift(model, tracking_uri, workspace, requests, (warn, fail), as_json=as_json, trust=trust))
+    sys.exit(drift(model, tracking_uri, workspace, requests, (warn, fail), as_json=as_json, trust=trust, verify=verify))
 
 
 def drift(
@@ -76,17 +79,18 @@ def drift(
     *,
     as_json: bool,
     trust: bool = False,
+    verify: Path | None = None,
 ) -> int:
     """Prints and records the distances; returns the exit code.
 
     Raises:
-        UserError: the model or the requests cannot be read.
+        UserError: the model or the requests cannot be read, or the model's signature does not verify.
     """
     with quiet():  # hides TensorFlow's device messages
         from switchyard.components.serving.drift_report import served_drift
     from switchyard.pipelines.api.model_argument import open_model
 
-    with open_model(model, tracking_uri, workspace, trust=trust) as opened, quiet():
+    with open_model(model, tracking_uri, workspace, trust=trust, verify=verify) as opened, quiet():
         found = served_drift(opened.folder, requests, warn=limits[0], fail=limits[1])
     run_id = _recorded(opened.ref, opened.version, found) if opened.ref else None
     if as_json:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from switchyard.components.errors import EXIT_DONE, EXIT_FAILED, UserError
+from switchyard.components.errors import EXIT_DONE, EXIT_FAILED, ArgumentError, UserError
 from switchyard.components.metrics import HEADLINE
 from switchyard.components.text.visible import in_a_line, in_line
 from switchyard.components.tracking import model_registry
@@ -64,6 +64,13 @@ def models_list(name: str | None, as_json: bool, tracking_uri: str | None, works
     metavar="FILE",
     help="Python file with metrics of your own, as evaluation.metrics, to measure on the rows of --data, too.",
 )
+@click.option(
+    "--verify",
+    "verify_by",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="KEY",
+    help="PEM file with the public key, or certificate, that both versions' signatures must verify with; needs --data.",
+)
 @json_option
 @registry_option
 @workspace_option
@@ -74,12 +81,13 @@ def models_compare(
     data: Path | None,
     sample_weight: str | None,
     own: Path | None,
+    verify_by: Path | None,
     as_json: bool,
     tracking_uri: str | None,
     workspace: Path | None,
 ) -> None:
     """Compare two versions (numbers or aliases) of the model NAME."""
-    compare(registry_uri(tracking_uri, workspace), name, versions, data, sample_weight, own, as_json=as_json)
+    compare(registry_uri(tracking_uri, workspace), name, versions, data, sample_weight, own, verify_by, as_json=as_json)
 
 
 @command.command("promote")
@@ -123,7 +131,7 @@ def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Pa
 def models_verify(
     name: str, version: str, verify_by: Path | None, as_json: bool, tracking_uri: str | None, workspace: Path | None
 ) -> None:
-    """Check VERSION (a number or an alias) of the model NAME again; exit code 1 if something changed.
+    """Check VERSION (a number or an alias) of the model NAME again; exit code 1 if something changed or cannot be reached.
 
     Its files are compared with the registered digest, its training data, if still at hand, with the registered fingerprint, and
     its files with their signature, if a KEY is given.
@@ -155,6 +163,7 @@ def compare(
     data: Path | None,
     sample_weight: str | None = None,
     own: Path | None = None,
+    verify_by: Path | None = None,
     *,
     as_json: bool,
 ) -> None:
@@ -167,12 +176,21 @@ def compare(
         data: file with rows and their labels.
         sample_weight: column to weigh the rows of `data` by; None: that of the versions; empty: all weigh the same.
         own: file with metrics of the user's own, to measure on the rows of `data`.
+        verify_by: file with the public key or certificate that the signatures of both versions must verify with.
         as_json: whether to print JSON.
     """
     if sample_weight is not None and data is None:
         raise UserError("--sample-weight: without --data no rows are weighed; give --data FILE, or remove it")
     if own is not None and data is None:
         raise UserError("--metrics: without --data nothing is measured; give --data FILE, or remove it")
+    if verify_by is not None:
+        from switchyard.pipelines.api.model_argument import verifying_key
+
+        if data is None:
+            raise ArgumentError(
+                "verify_by", "without --data no version is opened; give --data FILE, or check each by models verify --key"
+            )
+        verify_by = verifying_key(verify_by, "verify_by")
     client = tracking.client(uri)
     chosen = [find_version(client, name, w) for w in wanted]
     if len({v.version for v in chosen}) < len(chosen):
@@ -184,7 +202,7 @@ def compare(
     if data is not None:
         click.echo(f"evaluating versions {' and '.join(v.version for v in chosen)} on {data}", err=True)
         with quiet():
-            found = compare_on(uri, name, chosen, data, sample_weight, own)
+            found = compare_on(uri, name, chosen, data, sample_weight, own, verify_by)
         _print_comparison(found, chosen, data, as_json=as_json)
         return
     if as_json:
@@ -219,7 +237,7 @@ def verify(uri: str, name: str, wanted: str, verify_by: Path | None = None, *, a
         for check in checks:
             table.add_row(in_line(check.what), check.outcome, in_line(check.found))
         table_console().print(table)
-    return EXIT_FAILED if any(c.outcome == "changed" for c in checks) else EXIT_DONE
+    return EXIT_FAILED if any(c.outcome in ("changed", "unreachable") for c in checks) else EXIT_DONE
 
 
 def find_version(client: Any, name: str, wanted: str) -> Version:

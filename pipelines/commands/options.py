@@ -152,12 +152,17 @@ tracking_uri_option = click.option(
 )
 
 
-def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of the connection to Kubeflow Pipelines and passes them on as one `connection`."""
+def connection_options(command: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
+    """Adds the options of the connection to Kubeflow Pipelines and passes them on as one `connection`.
+
+    Args:
+        command: the command.
+        required: False: without a URL, in the option or the variable, the connection is None.
+    """
 
     @wraps(command)
     def run(
-        host: str,
+        host: str | None,
         namespace: str | None,
         token_file: Path | None,
         ca_cert: Path | None,
@@ -168,10 +173,11 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from switchyard.pipelines.runners.kubeflow.cluster.client import Connection
 
-        return command(*args, connection=Connection(host, namespace, token_file, ca_cert, insecure, timeout), **kwargs)
+        found = Connection(host, namespace, token_file, ca_cert, insecure, timeout) if host else None
+        return command(*args, connection=found, **kwargs)
 
     options = (
-        click.option("--host", envvar=variables.KFP_HOST, required=True, metavar="URL", help="URL of Kubeflow Pipelines."),
+        click.option("--host", envvar=variables.KFP_HOST, required=required, metavar="URL", help="URL of Kubeflow Pipelines."),
         click.option("--namespace", envvar=variables.KFP_NAMESPACE, help="Your namespace, on a multi-user Kubeflow."),
         click.option(
             "--token-file", type=click.Path(path_type=Path), help="File with a bearer token.  [default: SWITCHYARD_KFP_TOKEN]"

@@ -5,6 +5,7 @@ https://kserve.github.io/website/docs/reference/crd-api (serving.kserve.io/v1bet
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from switchyard.pipelines.config.kubeflow import Secret, StageResources, device
 _PORT = 8080
 # KServe's storage initializer copies STORAGE_URI to this folder before the container starts.
 _MODEL_FOLDER = "/mnt/models"
+_SIGNER_FOLDER, _SIGNER_FILE = "/etc/switchyard/signer", "key.pem"
 _STORES = ("s3://", "gs://", "https://", "hdfs://", "webhdfs://", "abfs://", "abfss://", "pvc://")
 
 
@@ -37,7 +39,9 @@ class Deployment:
         canary: percentage of requests for this version, the rest go to the previous one; None: all of them.
         before: the previous version's predictor, if KServe splits requests in standard mode; None: split by Knative's revisions.
         token: secret with the clients' token; None: no token.
-        digest: registered digest of the version; None: the version has none and is trusted.
+        digest: registered or signed digest of the version; None: the version has none and is trusted.
+        signer: content of the PEM file with the public key or certificate that pods verify the signature with; None: they verify
+            the digest alone.
     """
 
     model: str
@@ -55,6 +59,7 @@ class Deployment:
     before: Mapping[str, Any] | None = None
     token: Secret | None = None
     digest: str | None = None
+    signer: str | None = None
 
 
 def service_name(model: str) -> str:
@@ -66,6 +71,24 @@ def service_name(model: str) -> str:
 def in_store(location: str) -> bool:
     """Whether KServe's storage initializer can copy from there."""
     return location.startswith(_STORES)
+
+
+def signer_map(wanted: Deployment) -> dict[str, Any] | None:
+    """Returns the ConfigMap with the signer's public key; None if no signature is verified."""
+    if wanted.signer is None:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": _signer_name(wanted), "namespace": wanted.namespace},
+        "immutable": True,
+        "data": {_SIGNER_FILE: wanted.signer},
+    }
+
+
+def _signer_name(wanted: Deployment) -> str:
+    # One for each key: the previous version's pods, which may start again beside a canary, keep theirs.
+    return f"{wanted.name}-signer-{hashlib.sha256(str(wanted.signer).encode()).hexdigest()[:8]}"
 
 
 def inference_service(wanted: Deployment) -> dict[str, Any]:
@@ -89,6 +112,8 @@ def inference_service(wanted: Deployment) -> dict[str, Any]:
         "containers": [_container(wanted)],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
+    if wanted.signer is not None:
+        predictor["volumes"].append({"name": "signer", "configMap": {"name": _signer_name(wanted)}})
     if wanted.concurrency is not None:
         predictor |= {"scaleMetric": "concurrency", "scaleTarget": wanted.concurrency}
     if wanted.canary is not None and wanted.before is None:
@@ -138,6 +163,10 @@ def _container(wanted: Deployment) -> dict[str, Any]:
             f"the files of {wanted.model} version {wanted.version} are at {wanted.location}, which a cluster cannot read. Give "
             "--cluster-tracking-uri, the address of MLflow inside the cluster, or register models with an object store."
         )
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 (the container's own)
+    if wanted.signer is not None:
+        arguments += ["--verify", f"{_SIGNER_FOLDER}/{_SIGNER_FILE}"]
+        mounts.append({"name": "signer", "mountPath": _SIGNER_FOLDER})
     arguments = [*arguments, "--name", wanted.model, "--host", "0.0.0.0", "--port", str(_PORT), "--drain", "10"]  # noqa: S104
     environment += [{"name": k, "value": v} for k, v in wanted.resources.environment.items()]
     secrets = {**wanted.resources.secrets, **({variables.SERVE_TOKEN: wanted.token} if wanted.token else {})}
@@ -160,7 +189,7 @@ def _container(wanted: Deployment) -> dict[str, Any]:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 (the container's own)
+        "volumeMounts": mounts,
     }
 
 

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
+from click.testing import CliRunner
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 pytest.importorskip("model_signing", reason="the extra [signing] is not installed")
@@ -18,6 +20,9 @@ from switchyard.components.signing.signatures import SIGNATURE, check_signer, ch
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import write_manifest
 from switchyard.components.tracking.model_registry import DIGEST, register_model
+from switchyard.pipelines.commands.deploy import command as deploy
+from switchyard.pipelines.commands.drift import command as drift
+from switchyard.pipelines.commands.models import command as models
 from switchyard.pipelines.commands.models import verify
 from tests.registries import described, small_bundle
 from tests.security.keys import certificate, key_pair
@@ -122,6 +127,57 @@ def test_models_verify_reports_the_signature(registry, keys, tmp_path, capsys):
     assert verify(uri, "m", "1", keys[1], as_json=True) == 1
     with pytest.raises(UserError, match=r"verify_by: .*holds a private key; give the public one"):
         verify(uri, "m", "1", keys[0], as_json=True)
+
+
+@pytest.mark.parametrize("command", ["deploy", "drift", "compare"])
+def test_each_command_that_opens_a_version_refuses_it_with_another_key(command, registry, keys, tmp_path):
+    uri, _, _ = registry
+    (tmp_path / "rows.csv").write_text("a,b\n1,0\n")
+    other = key_pair(tmp_path, "other")[1]
+    given = {
+        "deploy": (deploy, ["m@1", "--target", "kserve", "-o", tmp_path / "manifests"]),
+        "drift": (drift, ["m@1", tmp_path / "rows.csv"]),
+        "compare": (models, ["compare", "m", "1", "2", "--data", tmp_path / "rows.csv"]),
+    }
+    program, arguments = given[command]
+    done = CliRunner().invoke(program, [str(a) for a in (*arguments, "--tracking-uri", uri, "--verify", other)])
+    assert done.exit_code == 2
+    assert f"signature does not verify with {other}" in done.output
+    assert not (tmp_path / "manifests").exists()
+    done = CliRunner().invoke(program, [str(a) for a in (*arguments, "--tracking-uri", uri, "--verify", keys[0])])
+    assert "--verify: " in done.output
+    assert "holds a private key" in done.output
+
+
+def test_pods_verify_the_signature_of_a_deployed_version_by_the_key_in_its_manifests(registry, keys, tmp_path):
+    uri, client, _ = registry
+    client.delete_model_version_tag("m", "1", DIGEST)
+    given = ["m@1", "--target", "kserve", "-o", tmp_path / "manifests", "--tracking-uri", uri]
+    given += ["--cluster-tracking-uri", "http://mlflow.mlflow:5000"]
+    done = CliRunner().invoke(deploy, [str(a) for a in given])
+    assert done.exit_code == 2
+    assert "if it is signed, add --verify KEY" in done.output
+    done = CliRunner().invoke(deploy, [str(a) for a in (*given, "--verify", keys[1])])
+    assert done.exit_code == 0, done.output
+    service, signer = (
+        yaml.safe_load((tmp_path / "manifests" / f"{n}.yaml").read_text()) for n in ("inference-service", "signer")
+    )
+    listed = yaml.safe_load((tmp_path / "manifests" / "kustomization.yaml").read_text())["resources"]
+    assert listed == ["inference-service.yaml", "signer.yaml"]
+    [container] = service["spec"]["predictor"]["containers"]
+    [mount] = [m for m in container["volumeMounts"] if m["name"] == "signer"]
+    [volume] = [v for v in service["spec"]["predictor"]["volumes"] if v["name"] == "signer"]
+    [name] = signer["data"]
+    assert volume["configMap"]["name"] == signer["metadata"]["name"]
+    assert container["args"][:3] == ["m@1", "--verify", f"{mount['mountPath']}/{name}"], "a signed version needs no --trust"
+    (tmp_path / "mounted.pem").write_text(signer["data"][name])
+    assert open_version(uri, 1, tmp_path / "mounted.pem")
+
+
+def test_compare_without_data_opens_no_version_and_refuses_a_key(registry, keys):
+    done = CliRunner().invoke(models, ["compare", "m", "1", "2", "--tracking-uri", registry[0], "--verify", str(keys[1])])
+    assert done.exit_code == 2
+    assert "--verify: without --data no version is opened" in done.output
 
 
 def test_the_librarys_own_verification_accepts_a_downloaded_version(registry, keys):

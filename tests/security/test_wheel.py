@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from tests.command import REPOSITORY, environment
-from tests.wheels import build_wheel
+from tests.wheels import build_sdist, build_wheel, wheel_of_sdist
 
 PACKAGES = ("components", "pipelines", "tests")
 SCRIPT = """
@@ -44,6 +44,14 @@ def test_the_wheel_contains_exactly_the_files_of_the_packages(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = {n for n in archive.namelist() if ".dist-info/" not in n}
     assert packed == tracked()
+
+
+def test_the_source_distribution_builds_the_same_wheel(wheel, tmp_path):
+    made = wheel_of_sdist(build_sdist(tmp_path / "sdist"), tmp_path / "wheel")
+    assert made.name == wheel.name
+    with zipfile.ZipFile(wheel) as expected, zipfile.ZipFile(made) as found:
+        contents = [{n: archive.read(n) for n in archive.namelist() if ".dist-info/" not in n} for archive in (expected, found)]
+    assert contents[0] == contents[1]
 
 
 def test_the_wheel_works_beside_packages_named_like_the_repositorys_folders(wheel, tmp_path):

@@ -14,6 +14,7 @@ from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import write_manifest
 from switchyard.components.tracking.model_registry import DATA, register_model
 from switchyard.pipelines.commands.models import verify
+from tests.command import free_port
 from tests.registries import bundle_with_images, described, small_bundle
 
 
@@ -95,6 +96,19 @@ def test_a_link_in_the_registered_files_is_not_followed(registered):
     [check] = [c for c in check_version(tracking.client(uri), uri, "m", "1") if c.what == "files"]
     assert check.outcome == "changed"
     assert "endless" in check.found
+
+
+@pytest.mark.parametrize("place", ["nothing listens", "no such folder"])
+def test_a_store_that_does_not_answer_is_unreachable_and_not_a_changed_file(place, registered, monkeypatch, tmp_path, capsys):
+    uri, _, _ = registered
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    listening = f"http://127.0.0.1:{free_port()}/api/2.0/mlflow-artifacts/artifacts/m"
+    source = listening if place == "nothing listens" else (tmp_path / "unmounted").as_uri()
+    tracking.client(uri).create_model_version("m", source)
+    assert verify(uri, "m", "2", as_json=True) == 1
+    [check] = [c for c in json.loads(capsys.readouterr().out)["checks"] if c["what"] == "files"]
+    assert check["outcome"] == "unreachable"
+    assert (listening if place == "nothing listens" else "unmounted is not there") in check["found"]
 
 
 def test_data_that_is_gone_is_unknown_and_no_failure(registered):

@@ -8,7 +8,7 @@ import yaml
 
 from switchyard.components.errors import UserError
 from switchyard.pipelines.config.kubeflow import Secret, StageResources
-from switchyard.pipelines.kserve.manifests import Deployment, inference_service, service_name
+from switchyard.pipelines.kserve.manifests import Deployment, inference_service, service_name, signer_map
 
 FROM_STORE = {
     "model": "breast_cancer", "version": "3", "location": "s3://models/1/abc", "tracking_uri": None, "name": "breast-cancer",
@@ -52,6 +52,20 @@ def test_the_pod_fits_kubernetes_schema(version):
     assert container(manifest)["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
     assert environment(manifest)["SWITCHYARD_SERVE_TOKEN"] == {"name": "clients", "key": "token"}
     assert environment(manifest)["AWS_SECRET_ACCESS_KEY"] == {"name": "store", "key": "key"}
+
+
+def test_the_public_key_is_mounted_where_the_server_looks_for_it():
+    manifest = made(digest="0" * 64, signer="-----BEGIN PUBLIC KEY-----\n")
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": manifest["metadata"], "spec": manifest["spec"]["predictor"]}
+    pod["spec"] = {k: v for k, v in pod["spec"].items() if k not in ("minReplicas", "maxReplicas")}
+    signer = signer_map(Deployment(**FROM_STORE, signer="-----BEGIN PUBLIC KEY-----\n"))
+    for document in (pod, signer):
+        kubernetes_validate.validate(yaml.safe_load(yaml.safe_dump(document)), kubernetes_validate.latest_version(), strict=True)
+    assert pod["spec"]["volumes"][1] == {"name": "signer", "configMap": {"name": signer["metadata"]["name"]}}
+    expected = ["/mnt/models", "--digest", "0" * 64, "--verify", "/etc/switchyard/signer/key.pem"]
+    assert container(manifest)["args"][:5] == expected
+    other = signer_map(Deployment(**FROM_STORE, signer="another"))
+    assert other["metadata"]["name"] != signer["metadata"]["name"]
 
 
 def test_the_model_comes_from_the_object_store():

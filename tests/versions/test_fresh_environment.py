@@ -13,7 +13,7 @@ import pytest
 
 from switchyard.components.bundle.model import example_rows, load_bundle
 from tests.command import REPOSITORY, environment
-from tests.wheels import build_wheel
+from tests.wheels import build_wheel, without_hashes
 
 UV = REPOSITORY / ".tools" / "bin" / "uv"
 PREDICT = """
@@ -62,10 +62,6 @@ def fresh(wheel, tmp_path_factory):
         return place / "bin" / "python"
 
     return make
-
-
-def without_hashes(lock):
-    return "".join(f"{line.removesuffix(chr(92)).strip()}\n" for line in lock.splitlines() if not line.startswith((" ", "#")))
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])

@@ -40,6 +40,11 @@ def place_of(workspace, version):
     return Path(local_file_uri_to_path(client.get_model_version_download_uri("breast_cancer", version)))
 
 
+def version_of(workspace, framework):
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    return next(v.version for v in client.search_model_versions("name='breast_cancer'") if v.tags["framework"] == framework)
+
+
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_both_frameworks_versions_are_predicted_with_by_their_signers_key_only(version, signed, rows, warm, tmp_path):
     workspace, _, public = signed
@@ -53,6 +58,28 @@ def test_both_frameworks_versions_are_predicted_with_by_their_signers_key_only(v
     done = warm("models", "verify", "breast_cancer", version, "--key", public, "--workspace", workspace, "--json")
     assert done.code == 0, done.stdout
     assert {c["what"]: c["outcome"] for c in json.loads(done.stdout)["checks"]}["signature"] == "same"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["drift", "breast_cancer@1", "ROWS"],
+        ["drift", "breast_cancer@2", "ROWS"],
+        ["models", "compare", "breast_cancer", "1", "2", "--data", "ROWS"],
+        ["deploy", "OF-TENSORFLOW", "--target", "tf-serving", "-o", "OUTPUT"],
+    ],
+    ids=["drift-1", "drift-2", "compare", "deploy"],
+)
+def test_requests_comparisons_and_deployments_take_the_signers_key(command, signed, warm, tmp_path):
+    workspace, _, public = signed
+    tensorflow = f"breast_cancer@{version_of(workspace, 'tensorflow')}"
+    places = {"ROWS": BREAST_CANCER.parent / "data.csv", "OUTPUT": tmp_path / "served", "OF-TENSORFLOW": tensorflow}
+    given = [*(places.get(word, word) for word in command), "--workspace", workspace, "--verify"]
+    done = warm(*given, public)
+    assert done.code == 0, done.stderr
+    done = warm(*given, key_pair(tmp_path, "other")[1])
+    assert done.code == 2
+    assert "signature does not verify" in done.stderr
 
 
 def test_the_private_key_is_nowhere_in_the_workspace(signed):

@@ -9,12 +9,14 @@ import json
 import lzma
 import re
 import tarfile
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
 from switchyard.pipelines.runners.kubeflow.compiler.check import check
+from tests.cluster.submitting import nested, wait_for_end
 from tests.command import REPOSITORY
 from tests.serving.server import serving
 
@@ -42,6 +44,12 @@ def scores_of(kept, framework):
     """Returns the number of the framework's version, and its scores of `rows.csv`."""
     recorded = json.loads((kept / "scores.json").read_text())
     return next((number, found["scores"]) for number, found in recorded.items() if found["framework"] == framework)
+
+
+def post(url, body):
+    asked = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urlopen(asked, timeout=60) as answer:
+        return json.load(answer)
 
 
 def lists_models(warm, workspace):
@@ -90,6 +98,22 @@ def test_an_earlier_pipeline_compiled_for_kubeflow_is_valid_and_its_stages_are_t
     called = set(re.findall(r"component='(switchyard[\w.]+)\.(\w+)'", code))
     assert len(called) >= 10
     assert all(hasattr(importlib.import_module(module), name) for module, name in called)
+
+
+def test_an_earlier_pipeline_compiled_for_kubeflow_runs_in_an_image_of_this_version(kept, host, mlflow, warm):
+    """As KFP's API starts it, with KFP's MLflow plugin, on the server that executes what it receives."""
+    spec, platform = yaml.safe_load_all(lzma.decompress((kept / "pipeline.yaml.xz").read_bytes()))
+    experiment = post(f"{host}/apis/v2beta1/experiments", {"display_name": "earlier"})["experiment_id"]
+    body = {"display_name": "earlier", "experiment_id": experiment, "plugins_input": {"mlflow": {"experiment_name": "plugin"}}}
+    run = post(f"{host}/apis/v2beta1/runs", {**body, "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platform}})
+    shown = wait_for_end(warm, host, run["run_id"])
+    assert shown["state"] == "SUCCEEDED", shown
+    parent = run["plugins_output"]["mlflow"]["entries"]["root_run_id"]["value"]
+    ran = {r.info.run_name for r in nested(mlflow, parent)}
+    assert {"ingest", "transform", "training_tensorflow", "training_pytorch", "evaluation", "registry", "report"} <= ran
+    versions = MlflowClient(mlflow).search_model_versions("name='upgrade'")
+    assert versions
+    assert all("switchyard.digest" in v.tags for v in versions)
 
 
 def test_a_run_in_an_earlier_workspace_compares_with_its_champion(kept, workspace, warm, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,11 +16,11 @@ from switchyard.components.tracking import run as tracking
 from switchyard.pipelines import kubectl
 from switchyard.pipelines.config.kubeflow import Device, KubeflowConfig, device
 from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.finding import FAILED, OK, UNKNOWN, Finding
 from switchyard.pipelines.kubectl import KubectlError
 from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
 from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 
-OK, FAILED, UNKNOWN = "ok", "failed", "not checked"
 # Includes security fixes that earlier versions lack.
 OLDEST = (2, 17, 0)
 # Namespace of KFP itself; its settings are not in the users' namespaces.
@@ -35,15 +34,6 @@ _ROLES = (
 )
 _WORKSPACE_ROLES = (("get", "persistentvolumeclaims"), ("create", "persistentvolumeclaims"))
 _TRAIN_JOB_ROLES = (("create", "trainjobs.trainer.kubeflow.org"), ("delete", "trainjobs.trainer.kubeflow.org"), ("list", "pods"))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Name of a check, its outcome (`ok`, `failed`, `not checked`), and a text with the finding or the fix."""
-
-    check: str
-    outcome: str
-    message: str
 
 
 def examine(client: KubeflowClient, config: PipelineConfig | None, tracking_uri: str | None) -> list[Finding]:

@@ -20,7 +20,7 @@ from switchyard.components.process.account import ensure_account
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.kubeflow.bindings import bound
 from switchyard.pipelines.runners.kubeflow.carried_files import PLACE, unpack, unpacked
-from switchyard.pipelines.runners.kubeflow.task import failure
+from switchyard.pipelines.runners.kubeflow.task import failure, other_version
 from switchyard.pipelines.runners.kubeflow.task import tracking as task_tracking
 from switchyard.pipelines.runners.kubeflow.task.cached_stages import producer_run_id
 from switchyard.pipelines.runners.kubeflow.task.process_end import end_at_once
@@ -73,8 +73,9 @@ def _run_stage(
         progress.say("running")
         inputs, outputs, properties = _inputs(given, node), *(_one_each(given, node, k) for k in ("outputs", "properties"))
         _verify(node, inputs, properties, files)
-        work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files), key=_key(inputs, properties))
-        with tempfile.TemporaryDirectory() as temporary:
+        resolved = _resolved(properties, files)
+        with other_version.explained(resolved), tempfile.TemporaryDirectory() as temporary:
+            work = node_run.NodeRun(node, inputs, outputs, resolved, key=_key(inputs, properties))
             state = RunContext.current().state or (f"{workspace}/switchyard" if workspace else None)
             work.execute(temporary, state, node.get("driver_output") or given.get(node.get("driver", "")) or "")
         work.show(_one_each(given, node, "views"))
