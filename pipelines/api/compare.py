@@ -49,13 +49,7 @@ class OnSameRows:
 
 
 def compare_on(
-    uri: str,
-    name: str,
-    chosen: Sequence[Version],
-    data: Path,
-    sample_weight: str | None,
-    own: Path | None = None,
-    verify_by: Path | None = None,
+    uri: str, name: str, chosen: Sequence[Version], data: Path, sample_weight: str | None, own: Path | None, key: Path | None
 ) -> OnSameRows:
     """Returns the metrics of two versions on the labelled rows of a file, and how much better the second is.
 
@@ -66,8 +60,7 @@ def compare_on(
         data: file with rows and their labels.
         sample_weight: column to weigh the rows by; None: that of the versions; empty: all weigh the same.
         own: file with metrics of the user's own, as `evaluation.metrics`.
-        verify_by: file with the public key or certificate that the signatures of both must verify with; None: their registered
-            digests alone are checked.
+        key: file with the public key or certificate that both signatures must verify with; None: only digests are checked.
 
     Raises:
         UserError: the versions predict something else, are not as they were registered or signed, or the rows do not fit them.
@@ -87,7 +80,7 @@ def compare_on(
     classes: list[Any] = []
     forecasts: dict[str, pd.DataFrame] = {}
     for version in chosen:
-        with ModelRef(uri, name, version.version, verify_by=verify_by).open() as opened:
+        with ModelRef(uri, name, version.version, verify_by=key).open() as opened:
             bundle = load_bundle(opened.folder, opened.digest)
             info = bundle.info
             _check_measurable(name, info, own)
