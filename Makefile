@@ -154,9 +154,13 @@ tpu: setup $(TPU_STAMP) ## Install PyTorch/XLA for the TPU path's tests (once)
 tpu-if-possible: ; -@$(MAKE) --no-print-directory tpu
 
 lint: setup ## Check with ruff, mypy (strict) and the import contracts
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint-types lint-style
+
+.PHONY: lint-types lint-style
+lint-types: ; $(VENV)/bin/mypy
+lint-style:
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
 format: setup ## Format the code

@@ -4,6 +4,7 @@ Reads a JSON object a line from standard input (arguments, cwd, env), runs the c
 answers with a JSON object a line on standard output. The stages run in children of a fork server, as always.
 """
 
+import gc
 import json
 import os
 import sys
@@ -30,6 +31,9 @@ def main():
         # The fork for modules, which no test leaves behind.
         while not server.children() and server.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.1)
+        # Millions of objects of imports, which each full collection would go through.
+        gc.collect()
+        gc.freeze()
         print("ready", file=answers, flush=True)
         _answer(command, answers, work)
 

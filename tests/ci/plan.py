@@ -40,7 +40,7 @@ class Choice:
 
 
 def table():
-    """Returns suite -> {"touched_by": [pattern, ...], "heavy": bool, "device": text}."""
+    """Returns suite -> {"touched_by": [pattern, ...], "heavy": bool, "device": text, "prepare": seconds}."""
     return tomllib.loads(TABLE.read_text())
 
 
@@ -80,7 +80,8 @@ def choose(suites, changed, passed, commits_since, measured):
     turn = oldest_first(s for s, row in suites.items() if row.get("heavy"))[:1]
     left, choices = BUDGET - FIXED, []
     for name in turn + oldest_first(s for s in by_change if not suites[s].get("heavy")):
-        seconds = expected_seconds(passed.get(name, {}), measured.get(name, (0, 0))) * AT_ONCE
+        tests = expected_seconds(passed.get(name, {}), measured.get(name, (0, 0)))
+        seconds = tests * AT_ONCE + suites[name].get("prepare", 0)
         why = "its turn" if name in turn else "affected by the change"
         fits = seconds <= left
         if seconds > BUDGET - FIXED:

@@ -9,6 +9,7 @@ from tests.plugins.made_once import made_once
 
 
 @pytest.fixture(scope="session")
+@made_once
 def mlflow(tmp_path_factory):
     with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
         yield uri

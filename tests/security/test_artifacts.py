@@ -30,6 +30,13 @@ def artifact(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def child():
+    """Calls a function in a process that may take a gibibyte beside its imports."""
+    with confined(1024) as call:
+        yield call
+
+
 def total(folder):
     """Reads every value, in a process that may crash."""
     try:
@@ -94,13 +101,12 @@ def gaps(file):
     "change",
     [more_rows, as_many_rows_as_memory_has_not, cut, cut_within, nothing, compressed, other_columns, texts, gaps],
 )
-def test_columns_changed_after_they_were_written_are_refused(artifact, change):
+def test_columns_changed_after_they_were_written_are_refused(artifact, child, change):
     file = artifact / "Split-train" / "x.arrow"
     assert total(artifact) == ROWS
     file.write_bytes(change(file))
 
-    with confined(1024) as child:
-        said = child(total, artifact)
+    said = child(total, artifact)
 
     assert str(said).startswith(f"{file} is damaged: ")
     assert said.endswith(f"Delete the folder {artifact} and run again, which writes it again.")

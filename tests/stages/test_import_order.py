@@ -65,7 +65,6 @@ import jax
     assert run(code) == ["jax"]
 
 
-@pytest.mark.core
 def test_pytorch_can_be_imported_after_a_run_without_it():
     code = """
 import sys

@@ -246,7 +246,6 @@ def test_the_stage_receives_the_outcome_of_the_training(job, tmp_path):
         assert server.train(pruned, lambda step, metrics: True) is None
 
 
-@pytest.mark.core
 def test_a_training_ends_with_its_stage(job, tmp_path):
     code = f"""
 from switchyard.components.training.job import TrainingJob

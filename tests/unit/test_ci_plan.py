@@ -87,6 +87,12 @@ def test_a_suite_without_a_record_is_planned_with_the_durations_of_its_tests():
     assert tuning.seconds == 100 * plan.AT_ONCE
 
 
+def test_what_a_suite_installs_first_is_part_of_its_time():
+    suites = {"tpu": {"touched_by": [], "heavy": True, "prepare": 240}}
+    [tpu] = plan.choose(suites, {"tpu": []}, {"tpu": {"seconds": 100}}, {"tpu": 1}, {})
+    assert tpu.seconds == 240 + 100 * plan.AT_ONCE
+
+
 def test_a_suite_that_never_fits_is_to_be_split():
     [serving] = [c for c in choose(None, passed={**MINUTES, "serving": {"seconds": 3 * 3600}}) if c.name == "serving"]
     assert (serving.runs, serving.why) == (False, "affected by the change, but too long for 45 minutes even alone; split it")
