@@ -1,11 +1,15 @@
-"""What a run is given: the digest by which an unchanged run is known."""
+"""What a run is given: how an unchanged run is known."""
 
+import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
+from switchyard.components.ingest.images import data_fingerprint
 from switchyard.components.tracking.model_registry import DIGEST
 from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.stage_settings import input_spec
 from switchyard.pipelines.runners.local import last_run
 from switchyard.pipelines.runners.local.last_run import settings_digest
 from switchyard.pipelines.workspace import Workspace
@@ -69,6 +73,31 @@ def outside(tmp_path, monkeypatch, digest):
 def test_a_champion_of_the_same_number_and_other_files_is_another_one(digest, tmp_path, monkeypatch):
     """As after a model was deleted and registered again."""
     assert outside(tmp_path, monkeypatch, "a") == outside(tmp_path, monkeypatch, "a") != outside(tmp_path, monkeypatch, "b")
+
+
+@pytest.fixture
+def last(digest, tmp_path, monkeypatch):
+    """Returns a function that looks for the last run, of a workspace that has one."""
+    config, workspace = load_config(tmp_path / "pipeline.yaml"), Workspace(tmp_path / "w")
+    registry, gate = outside(tmp_path, monkeypatch, "a")
+    data = data_fingerprint(input_spec(config))
+    workspace.last_run.parent.mkdir(parents=True, exist_ok=True)
+    workspace.last_run.write_text(json.dumps(asdict(last_run.LastRun(digest(), data, registry, gate, "r", "tensorflow", {}, {}))))
+    return lambda: last_run.match(config, workspace, digest())
+
+
+def test_the_last_run_is_found_while_nothing_changes_beside_a_fake_registry(last):
+    assert last().run_id == "r"
+
+
+def test_the_last_run_is_not_found_for_changed_data(last, tmp_path):
+    (tmp_path / "d.csv").write_text("x,y\n2,0\n")
+    assert last() is None
+
+
+def test_the_last_run_is_not_found_after_the_champion_was_replaced_in_a_fake_registry(last, tmp_path, monkeypatch):
+    outside(tmp_path, monkeypatch, "b")
+    assert last() is None
 
 
 @pytest.mark.parametrize("file", ["features.py", "helper.py", "model.py", "words.py", "sample.csv"])
