@@ -93,6 +93,35 @@ CASES = {
 }
 
 
+def test_the_reason_of_a_terminated_task_is_written_before_a_library_that_hears_no_signal_returns():
+    """Under Argo a second is left, and the exception may not propagate in it."""
+    body = """
+import hashlib, os, signal, sys, threading
+from switchyard.pipelines.runners.kubeflow.task.failure import report_failure
+from switchyard.pipelines.runners.kubeflow.task.termination import until_terminated
+
+with report_failure(), until_terminated():
+    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 3_000_000)
+    print("after the library", file=sys.stderr, flush=True)
+    raise AssertionError
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", body],
+        cwd=REPOSITORY,
+        env=environment(PYTHONPATH=REPOSITORY),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    )
+    reason = "switchyard: error: terminated (SIGTERM)"
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count(reason) == 1
+    assert done.stderr.startswith(reason), "before the library returns"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_sigterm_ends_running_code(case):
     body, said = CASES[case]

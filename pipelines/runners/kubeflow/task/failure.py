@@ -6,13 +6,15 @@ import logging
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from switchyard.components.errors import Failure, StageError
+from switchyard.components.errors import Failure, StageError, TerminatedError
 from switchyard.components.failure import classify
+from switchyard.components.process.at_termination import at_termination
 from switchyard.components.text.redaction import install
 
 # Kubernetes shows the content of this file as the container's termination message.
@@ -37,21 +39,39 @@ class Stage:
 
 @contextmanager
 def report_failure() -> Iterator[Stage]:
-    """Turns an exception into a message on standard error and an exit code; yields the Stage to update between stages."""
-    stage = Stage()
+    """Turns an exception into a message on standard error and an exit code; yields the Stage to update between stages.
+
+    SIGTERM is reported when it arrives: the process may be killed before the exception has propagated.
+    """
+    stage, reporting, reported = Stage(), threading.Lock(), threading.Event()
+
+    def terminated() -> None:
+        with reporting:
+            if not reported.is_set():
+                _report(classify(TerminatedError(), None), stage)
+                reported.set()
+
     install()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        yield stage
+        with at_termination(terminated):
+            yield stage
     except Exception as error:
         found = classify(error, None)
-        if found.kind == StageError.kind:
-            traceback.print_exc()
-        write(ERROR_PREFIX + found.message.replace("\n", "\n" + ERROR_PREFIX) + "\n")
-        if "KUBERNETES_SERVICE_HOST" in os.environ:
-            with suppress(OSError):
-                _TERMINATION_LOG.write_text(last_words(found, stage.name), encoding="utf-8")
+        if isinstance(error, TerminatedError):
+            terminated()
+        else:
+            if found.kind == StageError.kind:
+                traceback.print_exc()
+            _report(found, stage)
         raise SystemExit(found.exit_code) from error
+
+
+def _report(found: Failure, stage: Stage) -> None:
+    write(ERROR_PREFIX + found.message.replace("\n", "\n" + ERROR_PREFIX) + "\n")
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        with suppress(OSError):
+            _TERMINATION_LOG.write_text(last_words(found, stage.name), encoding="utf-8")
 
 
 def last_words(failure: Failure, stage: str = "") -> str:
