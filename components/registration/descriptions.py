@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.page import models_table
 from switchyard.components.evaluation.results import CHAMPION, Evaluation, ModelResult
-from switchyard.components.metrics import direction
+from switchyard.components.metrics import DIRECTION, base, direction
 from switchyard.components.pages.page import number
 from switchyard.components.text.markdown import plain
 from switchyard.components.training.start import STARTED_FROM, STARTED_FROM_DIGEST
@@ -121,7 +121,7 @@ def _metrics(result: ModelResult, evaluation: Evaluation) -> str:
 def _worst_slices(result: ModelResult, evaluation: Evaluation) -> str:
     metric = evaluation.slice_metric
     known = [(values[metric], key, values) for key, values in result.slices.items() if metric in values]
-    rising = evaluation.higher_is_better if metric == evaluation.metric else direction(metric) > 0
+    rising = direction(metric) > 0 if base(metric) in DIRECTION else evaluation.higher_is_better
     worst = sorted(known, key=lambda k: k[0], reverse=not rising)[:_MOST_SLICES]
     rows = [[key, number(value), number(values.get("example_count"))] for value, key, values in worst]
     return _table(["slice", metric, "rows"], rows)

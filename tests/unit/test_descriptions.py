@@ -82,6 +82,14 @@ def test_worst_means_largest_for_a_loss():
     assert card.index("| age\\=8") < card.index("| age\\=7")
 
 
+def test_the_worst_slices_by_a_metric_of_the_users_are_those_of_the_direction_that_decides():
+    slices = {f"age={i}": {"cost": i / 10, "example_count": 10.0} for i in range(9)}
+    for rising, order in ((False, (8, 7)), (True, (0, 1))):
+        found = dataclasses.replace(evaluation(slices), task="custom", metric="cost", higher_is_better=rising)
+        card = model_card(found.models["a"], found, SUMMARY, "", "")
+        assert card.index(f"| age\\={order[0]}") < card.index(f"| age\\={order[1]}")
+
+
 def test_a_card_names_the_version_that_the_training_started_from():
     found = evaluation()
     started = {"start_from": "models:/loans/3", "start_from.digest": "e" * 64}

@@ -39,8 +39,8 @@ def test_the_bootstrap_resamples_the_metrics_with_an_interval_in_the_table(task)
 
 
 def test_epoch_metrics_of_another_task_are_refused():
-    with pytest.raises(UserError, match="epoch_metrics has no metrics of a quantile task"):
-        epoch_metrics("quantile", np.zeros((3, 2)), np.zeros(3))
+    with pytest.raises(UserError, match="epoch_metrics has no metrics of a custom task"):
+        epoch_metrics("custom", np.zeros((3, 2)), np.zeros(3))
 
 
 @pytest.mark.parametrize(("task", "targets"), [("regression", []), ("quantile", ["0.1", "0.9"]), ("multiclass", [])])
