@@ -23,7 +23,13 @@ def lists_classes(task: str, label: str, targets: Sequence[str]) -> bool:
 
 
 def class_lists(
-    batch: pa.RecordBatch, name: str, separator: str, words: Sequence[str], file: str, bad: BadRows
+    batch: pa.RecordBatch,
+    name: str,
+    separator: str,
+    words: Sequence[str],
+    file: str,
+    bad: BadRows,
+    numbers: Sequence[int] | None = None,
 ) -> pa.RecordBatch:
     """Returns the rows with a list of classes, as list<string> without repetitions; the others go to `bad`.
 
@@ -34,6 +40,7 @@ def class_lists(
         words: texts that mean that a row has no label.
         file: name of the file.
         bad: collects the bad rows.
+        numbers: number of each row in the file; default: the rows are the file's first ones.
 
     Raises:
         UserError: the column holds neither lists nor texts, or bytes that are not UTF-8.
@@ -47,11 +54,11 @@ def class_lists(
     missing = {"", *words}
     found: list[list[str] | None] = []
     refused = 0
-    for value in plain(column).to_pylist():
+    for row, value in enumerate(plain(column).to_pylist()):
         try:
             classes = _classes(value, separator, missing)
         except _NoListError as error:
-            bad.add(file, f"the label {name!r} {error}", str(value))
+            bad.add(file, f"row {row if numbers is None else numbers[row]}: the label {name!r} {error}", str(value))
             classes = None
             refused += 1
         found.append(classes)

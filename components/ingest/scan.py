@@ -42,6 +42,8 @@ from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.values.spelling import MISSING_LABELS
 
+# Column with the number of each row in its file while rows are left out; no column of a file has such a name.
+_ROW = "\0row"
 # Enough rows to infer a task; also the upper limit of rows read before a run starts.
 PEEK_ROWS = 20_000
 # The same for rows with images, whose files are opened.
@@ -136,6 +138,7 @@ def read_batches(
             batch = whole.select([n for n in whole.schema.names if n not in left])
             if kind == "csv":
                 batch = plain_numbers(batch, {*declared, *numeric}, options)
+            batch = _numbered(batch, first) if spec.lists_classes else batch
             batch = fitting(batch, spec.columns, missing, file, first, bad)
             batch = checked_images(batch, spec.images, file, first, bad, decode=decode)
             first += whole.num_rows
@@ -144,6 +147,10 @@ def read_batches(
                 yield with_key(batch, spec.split_key) if spec.split_key else batch
     if spec.split_key and here and spec.split_key not in here:
         raise _no_column("group" if spec.group else "data.split_key", file, spec.split_key, here)
+
+
+def _numbered(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
+    return batch.append_column(_ROW, pa.array(range(first, first + batch.num_rows), pa.int64()))
 
 
 def _labelled(
@@ -161,7 +168,8 @@ def _labelled(
     for label, words in missing.items():
         read: Callable[..., pa.RecordBatch] = labelled
         if spec.lists_classes:
-            read = partial(class_lists, separator=spec.label_separator)
+            read = partial(class_lists, separator=spec.label_separator, numbers=batch.column(_ROW).to_pylist())
+            batch = batch.select([n for n in batch.schema.names if n != _ROW])
         elif spec.output_shape:
             read = vectors
         batch = read(batch, label, words=words, file=file, bad=bad)

@@ -187,7 +187,9 @@ def _with_listed(known: pd.DataFrame, info: BundleInfo, separator: str, data: Pa
 
     bad = BadRows(0)
     column = pa.RecordBatch.from_arrays([pa.array(known[info.label].tolist())], names=[info.label])
-    ones, others = expanded(class_lists(column, info.label, separator, (), str(data), bad), info.label, info.targets)
+    ones, others = expanded(
+        class_lists(column, info.label, separator, (), str(data), bad, known.index.tolist()), info.label, info.targets
+    )
     if bad.count:
         raise UserError(f"--data: {bad.first(1).strip()}; correct it")
     if others:

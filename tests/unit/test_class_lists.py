@@ -96,9 +96,18 @@ def test_missing_labels_of_a_batch_are_one_finding_with_their_number(tmp_path):
     bad = BadRows(3)
     assert scan(spec(tmp_path / "d.csv"), bad).rows == 3
     first, second = (s["reason"] for s in bad.samples)
+    assert first.startswith("row 0: the label 'tags' ")
     assert first.endswith('is no JSON list such as ["a", "b"], and data.label_separator, which separates its classes, is not set')
     assert second == "the label 'tags' is missing; a row without classes has the list []"
     assert bad.count == 3
+
+
+def test_a_bad_label_is_named_by_its_row_in_the_file_after_other_bad_rows(tmp_path):
+    data = rows(['["a"]', '["b"]', '["a"]', "[1, null]"]).assign(n=["x", "1", "2", "3"])
+    data.to_csv(tmp_path / "d.csv", index=False)
+    bad = BadRows(2)
+    assert scan(spec(tmp_path / "d.csv", columns={"n": "number"}), bad).rows == 2
+    assert [s["reason"].partition(":")[0] for s in bad.samples] == ["row 0", "row 3"]
 
 
 @pytest.mark.parametrize(
