@@ -16,7 +16,8 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Array
 
@@ -165,7 +166,19 @@ def _write(target: Path, work: Path, info: BundleInfo, rows: pd.DataFrame, depen
         shutil.rmtree(target, ignore_errors=True)
         mlflow.pyfunc.save_model(**settings)
     shutil.rmtree(work)
+    _without_places(target)
     return write_manifest(target)
+
+
+def _without_places(folder: Path) -> None:
+    """Removes the paths of this machine from an MLflow Model, which would tell them to its readers and change its digest."""
+    file = folder / MLMODEL_FILE_NAME
+    model = Model.load(str(file))
+    described = model.flavors[mlflow.pyfunc.FLAVOR_NAME]
+    described["model_code_path"] = _SERVE.name  # MLflow reads the name alone
+    for artifact in described["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    model.save(str(file))
 
 
 def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
