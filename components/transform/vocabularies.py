@@ -96,5 +96,6 @@ def tokenizer_digest(folder: str) -> str:
     files = sorted(f for f in place.rglob("*") if f.is_file() and "__pycache__" not in f.parts) if place.is_dir() else [place]
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        name = file.relative_to(place).as_posix() if file != place else file.name
+        digest.update(name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
