@@ -145,9 +145,8 @@ INFO = BundleInfo("pytorch", "pytorch", "multilabel", "tags", [], [], targets=["
 def labels_of_file(values, separator=""):
     """The labels of `models compare --data`, of the rows that have one."""
     frame = pd.DataFrame({"x": range(len(values)), "tags": values})
-    return _encoded(
-        _labelled(frame, INFO, SimpleNamespace(group=None, label_separator=separator), Path("d")), INFO, [], None, Path("d")
-    ).tolist()
+    summary = SimpleNamespace(group=None, label_separator=separator)
+    return _encoded(_labelled(frame, INFO, summary, Path("d")), INFO, [], summary, Path("d")).tolist()
 
 
 def test_lists_of_a_file_are_compared_as_they_are_trained():
