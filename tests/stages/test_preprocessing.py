@@ -118,6 +118,13 @@ def test_several_labels_are_one_tensor_in_their_order_and_no_features():
     assert preprocessing_fn({}, settings) == {}, "a request that is served has no labels"
 
 
+@pytest.mark.parametrize("classes", [["malignant", "benign"], [7, 3, 5]])
+def test_a_labels_index_is_its_place_among_the_classes(classes):
+    settings = {"label": "y", "labels": ["y"], "classes": classes, "unusable": [], "code": None}
+    found = preprocessing_fn({"y": tf.constant([[c] for c in [*classes, classes[0]]])}, settings)
+    assert found["y"].numpy().tolist() == [*range(len(classes)), 0]
+
+
 def test_wide_data_reports_the_column_in_progress():
     said = []
     progress.set_sink(said.append)

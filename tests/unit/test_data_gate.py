@@ -18,6 +18,7 @@ from switchyard.components.data_gate.drift import distance_findings, jensen_shan
 from switchyard.components.data_gate.findings import Distance, Finding, Verdict, merged, option_for, remedy_for
 from switchyard.components.data_gate.label_check import check_label_values
 from switchyard.components.data_gate.leakage import normalized_information
+from switchyard.components.data_gate.page import DataPart, data_report
 from switchyard.pipelines.config.load import load_config
 
 ON_ANOMALY = AnomalyActions()
@@ -70,6 +71,14 @@ def test_a_label_that_the_schema_does_not_know_passes_where_the_config_only_warn
 
 def test_a_schema_that_cannot_be_read_is_not_judged_by_the_labels_values(tmp_path):
     assert check_label_values(tmp_path / "none", "y", {"n": 1}, ON_ANOMALY).passed
+
+
+@pytest.mark.parametrize(("findings", "shown"), [([], "passed"), (["fail"], "stopped the run")])
+def test_the_page_shows_whether_the_gate_passed_or_stopped_the_run(findings, shown):
+    summary = DatasetSummary("f", [], {}, {}, {"train": 5}, 0, [], [], "y", "binary", [0, 1], {})
+    verdict = Verdict([Finding("schema", "train", "x", "a", "b", "c", 0.5, action=action) for action in findings], [], [])
+    page = data_report(DataPart(summary, {}, verdict))
+    assert [words for words in (">passed<", ">stopped the run<") if words in page] == [f">{shown}<"]
 
 
 def test_a_verdict_survives_its_file(tmp_path):
