@@ -100,6 +100,56 @@ def import_scipy_signal_later() -> None:
         sys.modules["scipy.signal"] = module
 
 
+@contextmanager
+def transformers_later() -> Iterator[None]:
+    """Defers the import of Transformers' classes within the context until one of them is used: 0.8 seconds.
+
+    torchmetrics names four of them where Transformers is installed, for metrics of texts and pictures. Outside the context
+    Transformers is imported as usual.
+    """
+    if "transformers" in sys.modules or (spec := importlib.util.find_spec("transformers")) is None:
+        yield
+        return
+    module = importlib.util.module_from_spec(spec)
+    module.__class__ = _Transformers
+    sys.modules["transformers"] = module
+    try:
+        yield
+    finally:
+        del sys.modules["transformers"]
+
+
+class _Transformers(ModuleType):
+    """`transformers` with classes that are imported at their first use."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"module 'transformers' has no attribute {name!r}")
+        return _Later(name, (), {})
+
+
+class _Later(type):
+    """A class of Transformers, imported when it is called, read or compared with."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):  # read of every class, by `typing` for example
+            raise AttributeError(name)
+        return getattr(_imported(cls), name)
+
+    def __call__(cls, *arguments: Any, **options: Any) -> Any:
+        return _imported(cls)(*arguments, **options)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, _imported(cls))
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, _imported(cls))
+
+
+def _imported(later: type) -> Any:
+    return getattr(importlib.import_module("transformers"), later.__name__)
+
+
 class _ScipySignal(ModuleType):
     """`scipy.signal`, imported when one of its names is read. torchmetrics finds the function that it would add."""
 

@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from switchyard.components.compat.python_exit import exit_at_once
+from switchyard.components.process import warm
 from switchyard.components.process.account import ensure_account
 from switchyard.components.process.interpreter import protect_children
 from switchyard.components.progress import no_progress_bars
 from switchyard.components.text.redaction import install
-from switchyard.pipelines.commands import COMMANDS
+from switchyard.pipelines.commands import COMMANDS, WARM
 from switchyard.pipelines.commands.options import EXIT_CODES
 
 
@@ -49,18 +50,43 @@ def main() -> None:
 
 def entry() -> None:
     """Runs the console script; exits without tearing down TensorFlow and TFX, which would take seconds of every run."""
-    code: Any = 0
     ensure_account()
     if not sys.stderr.isatty():
         no_progress_bars()
     protect_children()
+    code = None
+    if sys.argv[1:2] and sys.argv[1] in WARM and not {"-h", "--help"} & set(sys.argv):
+        warm.enable()
+        code = _in_a_warm_fork() if warm.enabled() else None
+    exit_at_once(_run() if code is None else code)
+
+
+def _in_a_warm_fork() -> int | None:
+    """Runs the command in a fork of a warm process; returns its exit code, or None if there is no warm process."""
+    package = getattr(sys.modules["__main__"], "__package__", None)
+    payload = {"argv": sys.argv, "path": sys.path, "package": package, "warm": warm.passed_on()}
+    return warm.stand_for("switchyard.pipelines.cli:run_forked", payload)
+
+
+def run_forked(payload: dict[str, Any], descriptors: list[int]) -> int:
+    """Runs a command in this fork of a warm process, for the process that called it."""
+    sys.argv, sys.path[:] = payload["argv"], payload["path"]
+    sys.modules["__main__"].__package__ = payload["package"]  # by which click names the command
+    warm.enable_as(payload["warm"])
+    warm.stop_with_its_forks()
+    return _run()
+
+
+def _run() -> int:
+    code: Any = 0
     try:
         main()
     except SystemExit as error:
         code = error.code
     if isinstance(code, str):
         click.echo(code, err=True)
-    exit_at_once(code if isinstance(code, int) else int(code is not None))
+    warm.start_missed()
+    return code if isinstance(code, int) else int(code is not None)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Each command imports for itself; a test of warm processes asks for them.
+os.environ["SWITCHYARD_WARM"] = "0"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 # A shell ignores Ctrl-C for what it starts in the background, and so would the commands that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,9 +8,14 @@ import tempfile
 from pathlib import Path
 
 
-def own_folder(name: str) -> Path | None:
-    """Returns the folder, created if missing; None when it belongs to another user or others can write to it."""
-    folder = Path(tempfile.gettempdir()) / name
+def own_folder(name: str, parent: str | None = None) -> Path | None:
+    """Returns the folder, created if missing; None when it belongs to another user or others can write to it.
+
+    Args:
+        name: the folder's name.
+        parent: where it is; default: the temporary folder.
+    """
+    folder = Path(parent or tempfile.gettempdir()) / name
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:

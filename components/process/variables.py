@@ -15,6 +15,7 @@ KFP_NAMESPACE = "SWITCHYARD_KFP_NAMESPACE"
 KFP_TOKEN = "SWITCHYARD_KFP_TOKEN"  # noqa: S105
 KFP_COOKIE = "SWITCHYARD_KFP_COOKIE"
 TRY_XLA_ON_CPU = "SWITCHYARD_TRY_XLA_ON_CPU"
+WARM = "SWITCHYARD_WARM"
 
 # A process's place in a run, see `RunContext`.
 PARENT_RUN_ID = "SWITCHYARD_PARENT_RUN_ID"
@@ -47,6 +48,7 @@ MEANINGS = {
     KFP_TOKEN: "bearer token for it",
     KFP_COOKIE: "session's cookie for it",
     TRY_XLA_ON_CPU: "1: PyTorch/XLA's CPU device counts as a TPU",
+    WARM: "0: every command imports the libraries itself, and leaves no process behind",
     PARENT_RUN_ID: "the pipeline's MLflow run",
     STAGE: "the stage that the process runs",
     JOURNAL: "folder for what cannot be sent to MLflow",

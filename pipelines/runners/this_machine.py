@@ -38,7 +38,7 @@ from switchyard.pipelines.workspace import Workspace
 # Several runs of one process may start in the same second.
 _numbers = itertools.count(1)
 # Modules that a run imports in this process; imported while it waits for the check process.
-_NEEDED = (
+NEEDED = (
     "switchyard.pipelines.definition",
     "switchyard.pipelines.runners.local.metadata",
     "tfx.dsl.compiler.compiler",
@@ -229,7 +229,7 @@ class MachineRun(abc.ABC, Generic[Program]):
 
 def _import() -> None:
     with without_other_frameworks():
-        for module in _NEEDED:
+        for module in NEEDED:
             importlib.import_module(module)
 
 

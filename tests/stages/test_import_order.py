@@ -91,3 +91,24 @@ from scipy.signal import *
 print(scipy.signal is sys.modules["scipy.signal"], butter is scipy.signal.butter, medfilt([1.0, 9.0, 1.0]).max())
 """
     assert run(code) == ["True", "True", "1.0"]
+
+
+def test_transformers_is_imported_at_the_first_use_of_its_classes_and_not_by_torchmetrics():
+    pytest.importorskip("transformers")
+    code = """
+import sys
+from switchyard.components.import_order import transformers_later
+with transformers_later():
+    import torchmetrics
+assert "transformers" not in sys.modules
+from torchmetrics.functional.text.bert import AutoTokenizer
+from torchmetrics.functional.multimodal.clip_score import _CLIPModel
+assert not [name for name in sys.modules if name.startswith("transformers")]
+from transformers import AutoTokenizer as real, CLIPConfig, CLIPModel
+assert AutoTokenizer.from_pretrained == real.from_pretrained
+small = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+model = CLIPModel(CLIPConfig(text_config=small, vision_config=small))
+assert hasattr(torchmetrics.text, "BERTScore")
+print(isinstance(model, _CLIPModel), isinstance(1, _CLIPModel), issubclass(CLIPModel, _CLIPModel))
+"""
+    assert run(code) == ["True", "False", "True"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from switchyard.components.errors import Failure, StageError, TrainingError, last_line
-from switchyard.components.process import interpreter, variables
+from switchyard.components.process import interpreter, unix_socket, variables, warm
 from switchyard.components.process.temporary import TemporaryFolder, temporary_folder
 from switchyard.components.progress import say
 from switchyard.components.training.trainers import TRAINERS
@@ -124,8 +124,7 @@ class TrainingServer:
 
     def _send(self, connection: socket.socket, address: str, order: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         try:
-            with _short(address) as name:
-                connection.connect(name)
+            unix_socket.connect(connection, address)
             socket.send_fds(connection, [b"j"], descriptors)
             connection.sendall((json.dumps(order) + "\n").encode())
         except OSError as error:
@@ -216,17 +215,17 @@ def training_server(framework: str, log: Path | None = None) -> Iterator[Trainin
         yield running
         return
     with temporary_folder() as folder:
-        process, address, _ = start_server(framework, folder, log)
+        stop, address, _ = start_server(framework, folder, log)
         try:
             yield TrainingServer(address, log)
         finally:
-            _stop(process)
+            stop()
 
 
 def start_server(
     framework: str, folder: Path, log: Path | None, *, bare: bool = False
-) -> tuple[subprocess.Popen[bytes], str, str | None]:
-    """Starts a server; returns its process, which exits when its standard input closes, and the addresses of its sockets.
+) -> tuple[Callable[[], None], str, str | None]:
+    """Starts a server; returns what stops it with its jobs, and the addresses of its sockets. It ends with this process.
 
     Args:
         framework: as the config has it.
@@ -236,26 +235,47 @@ def start_server(
     """
     addresses = [str(folder / name) for name in ("trainings", "modules")[: 1 + bare]]
     with ExitStack() as stack:
-        sockets = [stack.enter_context(_listening(address)) for address in addresses]
-        descriptors = [each.fileno() for each in sockets]
-        output: Any = stack.enter_context(log.open("ab")) if log else 2
-        process = interpreter.start(
-            "switchyard.components.training.workers.training_server",
-            [*map(str, descriptors), *([] if bare else ["-"]), *_modules(framework)],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            pass_fds=descriptors,
-        )
-    return process, addresses[0], addresses[1] if bare else None
+        descriptors = [stack.enter_context(unix_socket.listening(address)).fileno() for address in addresses]
+        output = stack.enter_context(log.open("ab")).fileno() if log else 2
+        stop = (_fork(descriptors, output) if bare else None) or _start(framework, descriptors, output)
+    return stop, addresses[0], addresses[1] if bare else None
 
 
-def _listening(address: str) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX)
-    with _short(address) as name:
-        listening.bind(name)
-    listening.listen()
-    return listening
+def _start(framework: str, descriptors: Sequence[int], output: int) -> Callable[[], None]:
+    process = interpreter.start(
+        "switchyard.components.training.workers.training_server",
+        [*map(str, descriptors), *(["-"] if len(descriptors) == 1 else []), *_modules(framework)],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        pass_fds=descriptors,
+    )
+
+    def stop() -> None:
+        process.terminate()
+        process.communicate()
+
+    return stop
+
+
+def _fork(descriptors: Sequence[int], output: int) -> Callable[[], None] | None:
+    """Forks both servers for PyTorch from warm processes; returns what stops them, or None if one was not found."""
+    held, kept = os.pipe()
+    targets = zip((warm.TRAININGS, warm.BARE), ("serve_trainings", "serve_modules"), descriptors, strict=True)
+    forked = [warm.fork(kind, f"{__package__}.warm:{name}", None, (held, output, output, d)) for kind, name, d in targets]
+    os.close(held)
+
+    def stop() -> None:
+        os.close(kept)  # their standard input
+        for server in forked:
+            if server:
+                server.wait()
+                server.close()
+
+    if all(forked):
+        return stop
+    stop()
+    return None
 
 
 class TrainingServers:
@@ -267,14 +287,14 @@ class TrainingServers:
 
     def __init__(self, frameworks: Sequence[str], logs: Path) -> None:
         self._folder = TemporaryFolder()
-        self._processes = []
+        self._stop: list[Callable[[], None]] = []
         running = json.loads(os.environ.get(variables.TRAINING_SERVERS, "{}"))
         found = {f: running[f] for f in frameworks if f in running}
         for number, framework in enumerate(f for f in frameworks if f != STAGES_OWN and f not in found):
             log, folder = logs / f"trainings-{number}.log", self._folder.path / str(number)
             folder.mkdir()
-            process, address, bare = start_server(framework, folder, log, bare=framework == "pytorch")
-            self._processes.append(process)
+            stop, address, bare = start_server(framework, folder, log, bare=framework == "pytorch")
+            self._stop.append(stop)
             found[framework] = {"address": address, "log": str(log), "bare": bare}
         self.environment = {variables.TRAINING_SERVERS: json.dumps(found)}
 
@@ -284,26 +304,9 @@ class TrainingServers:
 
     def __exit__(self, *_: object) -> None:
         """Stops the servers and their jobs."""
-        for process in self._processes:
-            _stop(process)
-        self._processes = []
+        while self._stop:
+            self._stop.pop()()
         self._folder.remove()
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stops a server and its jobs."""
-    process.terminate()
-    process.communicate()
-
-
-@contextmanager
-def _short(address: str) -> Iterator[str]:
-    """Yields a path to a socket within the length limit of socket addresses, however deep its folder is."""
-    folder = os.open(os.path.dirname(address), os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{os.path.basename(address)}"
-    finally:
-        os.close(folder)
 
 
 def _modules(framework: str) -> list[str]:

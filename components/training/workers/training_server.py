@@ -40,7 +40,7 @@ from switchyard.components.bundle.code import PREDICTORS, load_predictor_class
 from switchyard.components.compat.python_exit import exit_at_once
 from switchyard.components.errors import Failure, TrainingError, UserError, in_one_line
 from switchyard.components.failure import classify
-from switchyard.components.import_order import import_scipy_signal_later, import_torch_first
+from switchyard.components.import_order import import_scipy_signal_later, import_torch_first, transformers_later
 from switchyard.components.process.full_disk import note_written
 from switchyard.components.text.redaction import install
 from switchyard.components.training.workers import arrays
@@ -62,10 +62,16 @@ def main(descriptor: int, bare: int | None, modules: list[str]) -> None:
     if not _WITHOUT_PYTORCH & set(modules):
         import_torch_first()
     forks = [] if bare is None else [_fork_bare(descriptor, bare)]
-    import_scipy_signal_later()
-    for module in ("switchyard.components.training.job", "switchyard.components.training.workers.group", *modules):
-        importlib.import_module(module)
+    import_trainers(modules)
     _Server(socket.socket(fileno=descriptor), _job, forks).serve()
+
+
+def import_trainers(modules: Sequence[str]) -> None:
+    """Imports what a training needs, and the modules of trainers."""
+    import_scipy_signal_later()
+    with transformers_later():
+        for module in ("switchyard.components.training.job", "switchyard.components.training.workers.group", *modules):
+            importlib.import_module(module)
 
 
 def _fork_bare(descriptor: int, bare: int) -> int:
@@ -74,9 +80,14 @@ def _fork_bare(descriptor: int, bare: int) -> int:
     child = os.fork()
     if child == 0:
         os.close(descriptor)
-        _Server(socket.socket(fileno=bare), _module).serve()
+        serve_modules(bare)
     os.close(bare)
     return child
+
+
+def serve_modules(descriptor: int) -> NoReturn:
+    """Runs modules on a listening socket until standard input closes."""
+    _Server(socket.socket(fileno=descriptor), _module).serve()
 
 
 class _Server:

@@ -20,11 +20,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
+from switchyard.components.compat import fork_server
 from switchyard.components.errors import CancelledError, StageError, last_line
 from switchyard.components.failure import classify
-from switchyard.components.process import interpreter, variables
+from switchyard.components.process import interpreter, variables, warm
 from switchyard.components.process.full_disk import disk_is_full, full_disk, note_written
 from switchyard.components.process.temporary import TemporaryFolder
+from switchyard.components.process.warm import Forked
 from switchyard.components.text.redaction import install, masked
 from switchyard.components.tracking.context import RunContext
 
@@ -75,8 +77,15 @@ class StageProcesses:
         self._cancelled = False
 
     def warm(self) -> None:
-        """Starts the imports in the fork server without waiting for them."""
-        interpreter.ensure_fork_server()
+        """Forks the fork server from a warm process; without one, starts its imports without waiting for them."""
+        if not (warm.enabled() and fork_server.adopt(self._fork)):
+            interpreter.ensure_fork_server()
+
+    def _fork(self, descriptors: Sequence[int]) -> Forked | None:
+        with open(os.devnull, "rb") as nothing, self._preload.open("ab") as log:
+            standard = (nothing.fileno(), log.fileno(), log.fileno())
+            target = "switchyard.pipelines.runners.local.warm:fork_stages"
+            return warm.fork(warm.STAGES, target, None, (*standard, *descriptors))
 
     def run(self, job: Job, say: Callable[[str], None]) -> Any:
         """Runs a job and returns its result.
@@ -103,8 +112,7 @@ class StageProcesses:
             if self._cancelled:
                 raise CancelledError
             try:
-                self.warm()  # restarts a fork server that was killed
-                process.start()
+                self._start(process)
             except (OSError, EOFError) as error:
                 receiver.close()
                 sender.close()
@@ -135,6 +143,18 @@ class StageProcesses:
         if kind == "done":
             return value
         raise value.error()
+
+    def _start(self, process: Any) -> None:
+        """Forks a process. Raises OSError or EOFError if the fork server has died."""
+        self.warm()  # restarts a fork server that was killed
+        try:
+            process.start()
+        except (OSError, EOFError):
+            if not fork_server.adopted():
+                raise
+            fork_server.release()
+            interpreter.ensure_fork_server()
+            process.start()
 
     def __enter__(self) -> Self:
         return self

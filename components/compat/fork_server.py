@@ -1,0 +1,70 @@
+"""Lets `multiprocessing` fork its processes from a warm process's fork instead of from a fork server that it starts.
+
+`multiprocessing.forkserver` has no public way to use a server that another process has started. Its code is the same in Python
+3.11 to 3.13, see `components.process.warm_key.refusal`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
+from typing import Any, NoReturn
+
+_server: Any = getattr(forkserver, "_forkserver")  # noqa: B009 (the type stubs lack it)
+
+
+# What keeps the adopted server alive.
+_kept: list[Any] = []
+
+
+def adopt(start: Callable[[Sequence[int]], Any]) -> bool:
+    """Makes `start` start this process's fork server, unless it has one; returns whether it was started so, now or before.
+
+    Args:
+        start: given the descriptors for `serve`; returns what keeps the server alive, or None if it cannot be started.
+    """
+    if adopted() or _server._forkserver_pid is not None:
+        return adopted()
+    resource_tracker.ensure_running()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("")  # the kernel chooses an address
+        listening.listen()
+        address = listening.getsockname()
+        alive, kept = os.pipe()
+        started = start((listening.fileno(), alive))
+        os.close(alive)
+    if started is None:
+        os.close(kept)
+        return False
+    _server._forkserver_address, _server._forkserver_alive_fd = address, kept
+    # It is no child of this process, which cannot wait for it.
+    _server.ensure_running = lambda: None
+    _kept.append(started)
+    return True
+
+
+def adopted() -> bool:
+    """Whether this process's fork server was started by `adopt`."""
+    return bool(_kept)
+
+
+def release() -> None:
+    """Forgets the adopted server, so that `multiprocessing` starts one."""
+    if adopted():
+        _kept.pop()
+        del _server.ensure_running
+        os.close(_server._forkserver_alive_fd)
+        _server._forkserver_address = _server._forkserver_alive_fd = None
+
+
+def serve(descriptors: Sequence[int]) -> NoReturn:
+    """Runs the fork server in this process until the process that adopts it has ended."""
+    listening, alive = descriptors
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(SystemExit):
+        forkserver.main(listening, alive, [])
+    os._exit(0)

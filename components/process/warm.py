@@ -1,0 +1,265 @@
+"""Processes that have imported the libraries and stay between commands: a command is forked from one instead of importing again.
+
+A warm process imports and forks; it runs no user code, opens no database and initializes no device. Each serves one
+environment, see `warm_key`. A command that finds none runs as without them, and starts those that it missed when it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from switchyard.components.process import interpreter, unix_socket, variables, warm_key
+from switchyard.components.process.own_folder import own_folder
+
+# Kinds of warm processes, and the modules that are run for those that are not forked from another.
+STAGES, TRAININGS, BARE = "stages", "trainings", "bare"
+_MODULES = {
+    STAGES: "switchyard.pipelines.runners.local.warm",
+    TRAININGS: "switchyard.components.training.workers.warm",
+    BARE: "switchyard.components.training.workers.warm",
+}
+_REPLY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class _Warm:
+    folder: Path
+    key: str
+    # Of this process when it was enabled: that of warm processes, which are not to have what the run sets.
+    environment: dict[str, str]
+    missed: set[str] = field(default_factory=set)
+
+
+_enabled: list[_Warm] = []
+_forked: weakref.WeakSet[Forked] = weakref.WeakSet()
+
+
+class Forked:
+    """A process forked from a warm one. It ends with this process, or when it is closed."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        _forked.add(self)
+
+    def signal(self, number: int) -> None:
+        """Sends a signal; SIGTERM to the process, any other to its group, as a terminal does."""
+        with suppress(OSError):
+            self._connection.sendall(bytes([number]))
+
+    def wait(self) -> int | None:
+        """Returns the exit code, or the negative number of the signal that ended it; None if it is unknown."""
+        line = b""
+        with suppress(OSError), self._connection.makefile("rb") as lines:
+            line = lines.readline()
+        return int(json.loads(line)["ended"]) if line else None
+
+    def close(self) -> None:
+        """Kills the process and waits for its end."""
+        with self._connection, suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+            self.wait()
+
+
+def enable() -> None:
+    """Makes this process use warm processes, unless they are disabled or a fork would differ from it."""
+    environment = dict(os.environ)
+    if environment.get(variables.WARM) == "0" or environment.get("CI") or warm_key.refusal(environment):
+        return
+    with suppress(OSError):
+        if folder := runtime_folder():
+            _enabled[:] = [_Warm(folder, warm_key.digest(environment), environment)]
+
+
+def enabled() -> bool:
+    """Whether this process uses warm processes."""
+    return bool(_enabled)
+
+
+def passed_on() -> dict[str, Any]:
+    """Returns what a forked process needs to use the same warm processes, see `enable_as`."""
+    [warm] = _enabled
+    return {"folder": str(warm.folder), "key": warm.key, "environment": warm.environment}
+
+
+def enable_as(given: Mapping[str, Any]) -> None:
+    """Makes this process use the warm processes of the one that it stands for."""
+    _enabled[:] = [_Warm(Path(given["folder"]), given["key"], dict(given["environment"]))]
+
+
+def fork(kind: str, target: str, payload: Any, descriptors: Sequence[int]) -> Forked | None:
+    """Forks a process with this one's environment, working directory, umask and ignored signals.
+
+    Args:
+        kind: kind of the warm process.
+        target: `module:function`, called there with the payload and the descriptors after the third; returns an exit code.
+        payload: JSON.
+        descriptors: standard input, output and error of the process, then others.
+
+    Returns:
+        The process; None if there is no such warm process, which `start_missed` then starts.
+    """
+    if not _enabled:
+        return None
+    [warm] = _enabled
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(_REPLY_SECONDS)
+    order = {
+        "target": target,
+        "payload": payload,
+        "environment": dict(os.environ),
+        "umask": _umask(),
+        "ignored": [number for number in _HANDED_ON if signal.getsignal(number) == signal.SIG_IGN],
+    }
+    try:
+        unix_socket.connect(connection, str(warm.folder / f"{warm.key}-{kind}"))
+        if unix_socket.peer(connection)[1] != os.geteuid():
+            raise PermissionError
+        folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
+        try:
+            socket.send_fds(connection, [b"f"], [folder, *descriptors])
+        finally:
+            os.close(folder)
+        connection.sendall((json.dumps(order) + "\n").encode())
+        if connection.recv(1) != b"s":  # started
+            raise EOFError
+    except (OSError, EOFError):
+        connection.close()
+        warm.missed.add(kind)
+        return None
+    connection.settimeout(None)
+    return Forked(connection)
+
+
+def start_missed() -> None:
+    """Starts the warm processes that `fork` did not find; returns immediately."""
+    for warm in _enabled:
+        for module in sorted({_MODULES[kind] for kind in warm.missed}):
+            with suppress(OSError), (warm.folder / f"{warm.key}.log").open("ab") as log:
+                # Not waited for: it outlives this process.
+                _started.append(
+                    interpreter.start(
+                        module,
+                        [str(warm.folder), warm.key],
+                        env=warm.environment,
+                        cwd="/",
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
+                    )
+                )
+
+
+_started: list[subprocess.Popen[Any]] = []
+# Signals that a shell or `nohup` may have a command ignore.
+_HANDED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP)
+
+
+def stand_for(target: str, payload: Any) -> int | None:
+    """Runs a command in a fork of a warm process as if in this one; returns its exit code.
+
+    A fork that a signal has ended ends this process too.
+
+    Returns:
+        None if there is no warm process: the command is run by this one.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)
+    forked = fork(STAGES, target, payload, (0, 1, 2))
+    if forked:
+        for number in _HANDED_ON:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda number, _: _hand_on(forked, number))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if forked is None:
+        return None
+    code = forked.wait()
+    if code is None:
+        sys.stderr.write(
+            "error: the process that ran this command was killed with its parent; run it again, finished stages are kept\n"
+        )
+        return 1
+    if code < 0:
+        if code != -signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def _hand_on(forked: Forked, number: int) -> None:
+    forked.signal(number)
+    if number == signal.SIGTSTP:
+        handler = signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.signal(number, handler)  # here when this process goes on
+        forked.signal(signal.SIGCONT)
+
+
+def stop_with_its_forks() -> None:
+    """Makes a Ctrl-Z stop the processes forked for this one as well, until it goes on."""
+
+    def stop(*_: Any) -> None:
+        for forked in list(_forked):
+            forked.signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        for forked in list(_forked):
+            forked.signal(signal.SIGCONT)
+
+    if signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
+        signal.signal(signal.SIGTSTP, stop)
+
+
+def runtime_folder() -> Path | None:
+    """Returns the user's folder for the sockets; None if there is none that is theirs alone."""
+    user = os.geteuid()
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    try:
+        theirs = runtime.is_absolute() and runtime.stat().st_uid == user
+    except OSError:
+        theirs = False
+    folder = own_folder("switchyard", str(runtime)) if theirs else own_folder(f"switchyard-warm-{user}")
+    return folder if folder and not folder.stat().st_mode & 0o077 else None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A warm process.
+
+    Attributes:
+        kind: what it has imported.
+        pid: its process id.
+        ready: whether its imports are done.
+    """
+
+    kind: str
+    pid: int
+    ready: bool
+
+
+def running() -> Iterator[Running]:
+    """Yields this user's warm processes, of all environments."""
+    folder = runtime_folder()
+    for lock in sorted(folder.glob("*.lock")) if folder else ():
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with suppress(ValueError):  # it has not written its id yet
+                    yield Running(lock.stem.rpartition("-")[2], int(file.read()), lock.with_suffix("").exists())
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,71 @@
+"""`switchyard warm`: shows and stops the warm processes, see `components.process.warm`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+import click
+from rich.table import Table
+
+from switchyard.components.process import warm
+from switchyard.pipelines.commands.options import handle_errors
+from switchyard.pipelines.terminal.output import table_console
+
+_STOP_SECONDS = 5.0
+_HAS_IMPORTED = {
+    warm.STAGES: "a run and its stages: TFX, TensorFlow, MLflow",
+    warm.TRAININGS: "trainings in PyTorch",
+    warm.BARE: "infra validation's server: PyTorch alone",
+}
+
+
+@click.group("warm")
+def command() -> None:
+    """Show or stop the processes that make the next run start sooner.
+
+    A run leaves processes that have imported the libraries; the next runs are forked from them. They end after 15 minutes without
+    a run, and when a package or a source file has changed. SWITCHYARD_WARM=0 or CI in the environment: none is started or used.
+    """
+
+
+@command.command("status")
+@handle_errors
+def status() -> None:
+    """List the warm processes and their memory.
+
+    Memory is the share of each (proportional set size): pages that several of them or a run share are divided among them.
+    """
+    import psutil
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("process", "memory, MiB", "for"):
+        table.add_column(column, justify="right" if "MiB" in column else "left")
+    for found in warm.running():
+        with suppress(psutil.Error):
+            memory = psutil.Process(found.pid).memory_full_info().pss / 2**20
+            use = _HAS_IMPORTED.get(found.kind, found.kind)
+            table.add_row(str(found.pid), f"{memory:.0f}", use if found.ready else f"{use} (importing)")
+    if table.row_count:
+        table_console().print(table)
+    else:
+        click.echo("no warm process")
+
+
+@command.command("stop")
+@handle_errors
+def stop() -> None:
+    """Stop the warm processes; a run that was forked from one goes on."""
+    stopped = {found.pid for found in warm.running()}
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while (left := stopped & {found.pid for found in warm.running()}) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    click.echo(f"{len(stopped)} warm {'process' if len(stopped) == 1 else 'processes'} stopped")

@@ -1,0 +1,266 @@
+"""Warm processes: who is served, for how long, and that a fork is like a process that its client has started."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from switchyard.components.process import variables, warm, warm_key
+from tests.command import REPOSITORY, alive, environment
+
+# Of a warm process that imports nothing but `job`, which it finds in its folder.
+SERVER = """
+import sys
+from pathlib import Path
+sys.path.append(sys.argv[1])
+import job
+from switchyard.components.process import unix_socket
+from switchyard.components.process.warm_server import WarmServer
+{before}
+WarmServer(Path(sys.argv[1]), "key", "stages", {idle}).serve()
+"""
+JOB = """
+import json, os, signal, sys, time
+def report(payload, descriptors):
+    mask = os.umask(0)
+    print(json.dumps({"cwd": os.getcwd(), "umask": mask, "x": os.environ.get("X"), "input": sys.stdin.read(),
+        "hup": signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, "group": os.getpgid(0) == os.getpid()}))
+    return payload
+def wait(payload, descriptors):
+    try:
+        print("pid", os.getpid(), flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        return 7
+"""
+CLIENT = """
+import sys
+from switchyard.components.process import warm
+warm.enable_as({{"folder": sys.argv[1], "key": "key", "environment": {{}}}})
+sys.exit(warm.stand_for("job:{target}", {payload}))
+"""
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Returns a function that starts a warm process in `tmp_path` and returns it as it serves."""
+    (tmp_path / "job.py").write_text(JOB)
+    started = []
+
+    def start(idle=60.0, before=""):
+        command = [sys.executable, "-c", SERVER.format(idle=idle, before=before), str(tmp_path)]
+        started.append(subprocess.Popen(command, cwd="/", env=environment(PYTHONPATH=REPOSITORY), stdin=subprocess.DEVNULL))
+        until((tmp_path / "key-stages").exists)
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def enabled(tmp_path):
+    warm.enable_as({"folder": str(tmp_path), "key": "key", "environment": {}})
+    yield
+    warm._enabled.clear()
+
+
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def client(folder, target, payload=None, **options):
+    code = CLIENT.format(target=target, payload=payload)
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, "cwd": folder, **options}
+    return subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment(PYTHONPATH=REPOSITORY, X="1"), **options)
+
+
+def waiting(folder):
+    """Returns a client whose fork waits, and the fork."""
+    process = client(folder, "wait")
+    return process, psutil.Process(int(process.stdout.readline().split()[1]))
+
+
+def test_a_fork_has_the_clients_folder_umask_variables_input_and_exit_code(serve, tmp_path):
+    serve()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "input").write_text("given")
+    with (tmp_path / "input").open() as given:
+        process = client(
+            tmp_path, "report", 3, stdin=given, cwd=tmp_path / "here", umask=0o027,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        )  # fmt: skip
+    found = json.loads(process.communicate()[0])
+    assert found == {"cwd": str(tmp_path / "here"), "umask": 0o027, "x": "1", "input": "given", "hup": True, "group": True}
+    assert process.returncode == 3
+
+
+def test_an_interrupt_reaches_the_fork_and_its_exit_code_is_the_clients(serve, tmp_path):
+    serve()
+    process, fork = waiting(tmp_path)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.read() == "interrupted\n"
+    process.wait()
+    assert (process.returncode, alive(fork.pid)) == (7, False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_that_ends_the_client_ends_the_fork(number, serve, tmp_path):
+    serve()
+    process, fork = waiting(tmp_path)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == -number
+    until(lambda: not alive(fork.pid))
+
+
+def test_a_stopped_client_stops_its_fork_until_it_goes_on(serve, tmp_path):
+    serve()
+    process, fork = waiting(tmp_path)
+    process.send_signal(signal.SIGTSTP)
+    until(lambda: fork.status() == psutil.STATUS_STOPPED or psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+    process.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[0] == "interrupted\n"
+
+
+def test_a_fork_outlives_the_warm_process_and_ends_with_what_waits_for_it(serve, tmp_path):
+    server = serve()
+    process, fork = waiting(tmp_path)
+    server.terminate()
+    server.wait()
+    assert alive(fork.pid)
+    fork.parent().kill()
+    until(lambda: not alive(fork.pid))
+    process.communicate()
+    assert process.returncode == 1
+
+
+def test_another_users_process_is_not_served(serve, tmp_path):
+    serve(before="unix_socket.peer = lambda connection: (1, 12345)")
+    process = client(tmp_path, "report", 3)
+    process.communicate()
+    assert process.returncode == 0  # None, that the command is to run without
+
+
+def test_a_warm_process_of_another_user_is_not_used(serve, tmp_path, enabled, monkeypatch):
+    serve()
+    monkeypatch.setattr("switchyard.components.process.unix_socket.peer", lambda connection: (1, 12345))
+    with open(os.devnull, "r+") as nothing:
+        assert warm.fork(warm.STAGES, "job:report", 0, [nothing.fileno()] * 3) is None
+
+
+def test_a_second_warm_process_of_a_kind_ends_at_once(serve, tmp_path):
+    first = serve()
+    second = serve()
+    assert second.wait(60) == 0
+    assert first.poll() is None
+
+
+def test_it_ends_after_the_idle_time_but_not_before_its_forks(serve, tmp_path):
+    server = serve(idle=0.5)
+    process, _ = waiting(tmp_path)
+    time.sleep(1.2)
+    assert server.poll() is None
+    process.kill()
+    process.communicate()
+    assert server.wait(60) == 0
+    assert not (tmp_path / "key-stages").exists()
+
+
+def test_a_changed_module_ends_it_and_its_client_runs_without(serve, tmp_path):
+    server = serve()
+    (tmp_path / "job.py").write_text(JOB + "\n# changed")
+    process = client(tmp_path, "report", 3)
+    process.communicate()
+    assert process.returncode == 0
+    assert server.wait(60) == 0
+
+
+def test_a_module_that_changes_during_the_imports_is_not_served(serve, tmp_path):
+    (tmp_path / "job.py").write_text(JOB)
+    before = "server = WarmServer(Path(sys.argv[1]), 'key', 'stages'); (Path(sys.argv[1]) / 'job.py').touch(); server.serve()"
+    command = [sys.executable, "-c", SERVER.format(idle=60, before=before), str(tmp_path)]
+    assert subprocess.run(command, cwd="/", env=environment(PYTHONPATH=REPOSITORY), check=False, timeout=60).returncode == 0
+    assert not (tmp_path / "key-stages").exists()
+
+
+def test_running_lists_it(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(warm, "runtime_folder", lambda: tmp_path)
+    server = serve()
+    assert list(warm.running()) == [warm.Running("stages", server.pid, True)]
+    server.kill()
+    server.wait()
+    assert list(warm.running()) == []
+
+
+VARIABLES = {"PATH": "/bin", "TERM": "xterm"}
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL", "ANY_OTHER"])
+def test_a_variable_that_a_library_may_read_at_import_makes_another_key(name):
+    assert warm_key.digest({**VARIABLES, name: "1"}) != warm_key.digest(VARIABLES)
+
+
+def test_another_terminal_has_the_same_key():
+    assert warm_key.digest({**VARIABLES, "COLUMNS": "80", "SSH_TTY": "/dev/pts/1", "OLDPWD": "/"}) == warm_key.digest(VARIABLES)
+
+
+def test_limits_and_priority_make_another_key():
+    code = "import os, switchyard\nfrom switchyard.components.process import warm_key\nprint(warm_key.digest({}))"
+
+    def digest(shell):
+        command = ["bash", "-c", f'{shell} "$@"', "bash", sys.executable, "-c", code]
+        return subprocess.check_output(command, env=environment(PYTHONPATH=REPOSITORY), text=True)
+
+    assert digest("exec") == digest("exec")
+    assert len({digest("exec"), digest("ulimit -f 1000;"), digest("exec nice -n 3")}) == 3
+
+
+@pytest.mark.parametrize(("changed", "why"), [
+    ({variables.WARM: "0"}, "disabled"), ({"CI": "true"}, "CI"), ({"PYTHONPATH": "."}, "a relative path"),
+])  # fmt: skip
+def test_warm_processes_are_not_used(changed, why, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv(variables.WARM, "1")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "switchyard"])
+    try:
+        warm.enable()
+        assert warm.enabled()
+        warm._enabled.clear()
+        for name, value in changed.items():
+            monkeypatch.setenv(name, value)
+        warm.enable()
+        assert not warm.enabled(), why
+    finally:
+        warm._enabled.clear()
+
+
+def test_the_folder_of_the_sockets_is_the_users_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = warm.runtime_folder()
+    assert (folder, folder.stat().st_mode & 0o777) == (tmp_path / "switchyard", 0o700)
+    folder.chmod(0o755)
+    assert warm.runtime_folder() is None
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert warm.runtime_folder() == tmp_path / f"switchyard-warm-{os.geteuid()}"
+
+
+def test_a_socket_is_its_users_alone(serve, tmp_path):
+    serve()
+    assert Path(tmp_path / "key-stages").stat().st_mode & 0o077 == 0
