@@ -1,12 +1,14 @@
 """Compares the whole pipeline with stock TFX on the same rows, preprocessing, network, metrics and slices.
 
-python benchmarks/pipeline.py [--rows 20000] [--repeats 1] [--trainer tensorflow] [--json]
+python benchmarks/pipeline.py [--rows 20000] [--repeats 1] [--trainer tensorflow] [--warm] [--json]
 
 Stock TFX runs with its LocalDagRunner on the same Beam runner, once with an empty cache and once with a full cache. Switchyard
 runs likewise, with its additional work (gates, MLflow, infra validation, report). Seconds are wall-clock time including imports;
 a stage's seconds are from its start to its end. With `--trainer pytorch` Switchyard trains the same network in PyTorch, and once
-more in TensorFlow; a row compares these runs (the first column is TensorFlow's). Repeats alternate; the median is printed, with
-the smallest and largest ratio. The command checks that the rows are equal, and the metrics up to the effect of another split.
+more in TensorFlow; a row compares these runs (the first column is TensorFlow's). With `--warm` the learning rate is changed
+four times, in turn without and with warm processes; two rows compare them (the first column is without). Repeats alternate; the
+median is printed, with the smallest and largest ratio. The command checks that the rows are equal, and the metrics up to the
+effect of another split.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--trainer", choices=NETWORKS, default="tensorflow")
+    parser.add_argument("--warm", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     repeats = []
@@ -62,6 +65,8 @@ def main() -> None:
                 of_tensorflow = _ours(Path(folder), data, "tensorflow", "w-tensorflow")
                 _same(stock, of_tensorflow, options.rows)
                 table.append(_row("PyTorch run against TensorFlow run", of_tensorflow["seconds"], ours["seconds"], 1.0))
+            if options.warm:
+                table += _warm(Path(folder), data, options.trainer)
         repeats.append(table)
     rows = [_median(each) for each in zip(*repeats, strict=True)]
     if options.json:
@@ -131,15 +136,50 @@ def _ours(folder: Path, data: Path, trainer: str, workspace: str = "w") -> dict[
 def environment(*before: Path) -> dict[str, str]:
     """Returns the environment variables of either side; `before` is prepended to Python's path."""
     folders = os.pathsep.join(map(str, [*before, ROOT, STOCK]))
-    return {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": folders}
+    return {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": folders, "SWITCHYARD_WARM": "0"}
 
 
-def _run(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment())
+def _warm_environment(folder: Path) -> dict[str, str]:
+    """Returns the variables of runs that use warm processes, of this benchmark alone."""
+    kept = {name: value for name, value in environment().items() if name not in ("CI", "SWITCHYARD_WARM")}
+    return {**kept, "XDG_RUNTIME_DIR": str(folder)}
+
+
+def _run(command: list[str], variables: dict[str, str] | None = None) -> dict[str, Any]:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=variables or environment())
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-5000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def _warm(folder: Path, data: Path, trainer: str) -> list[dict[str, Any]]:
+    """Returns rows that compare runs with a changed learning rate, and unchanged ones, without and with warm processes."""
+    variables = _warm_environment(folder)
+    command = our_command(folder, data, trainer)
+    status = [sys.executable, "-m", "switchyard", "warm"]
+
+    def seconds(environment: dict[str, str], *settings: str) -> float:
+        started = time.monotonic()
+        _run([*command, *settings], environment)
+        return time.monotonic() - started
+
+    def rate(number: int) -> list[str]:
+        return ["--set", f"trainer.hyperparameters.learning_rate={0.001 + number / 1e5}"]
+
+    seconds(variables, *rate(1))  # leaves them
+    while (
+        "importing" in (said := subprocess.check_output([*status, "status"], cwd=ROOT, env=variables, text=True))
+        or "run" not in said
+    ):
+        time.sleep(1)
+    try:
+        changed = [seconds(each, *rate(number)) for number, each in enumerate((environment(), variables) * 2, 2)]
+        again = [seconds(each, *rate(5)) for each in (environment(), variables) * 2]
+    finally:
+        subprocess.run([*status, "stop"], cwd=ROOT, env=variables, check=True, capture_output=True)
+    rows = (("changed learning rate: cold, warm", changed), ("nothing changed: cold, warm", again))
+    return [_row(what, min(found[::2]), min(found[1::2]), None) for what, found in rows]
 
 
 def _same(stock: dict[str, Any], ours: dict[str, Any], rows: int) -> None:

@@ -208,7 +208,7 @@ def environment() -> dict[str, str]:
     """Returns the environment variables of the servers."""
     # MLflow finds `uvicorn` by PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", "SWITCHYARD_WARM": "0"}
 
 
 def free_port() -> int:

@@ -105,7 +105,8 @@ def _measure(tree: Path, folder: Path, rows: int) -> dict[str, float | str]:
     (folder / "pipeline.yaml").write_text(json.dumps({**document, "serving": {"infra_validation": None}}))
     samples = folder / "samples"
     samples.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(tree), "TRAINING_MEMORY": str(samples), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    ours = {"PYTHONPATH": str(tree), "TRAINING_MEMORY": str(samples), "TF_CPP_MIN_LOG_LEVEL": "3", "SWITCHYARD_WARM": "0"}
+    environment = {**os.environ, **ours}
     command = [sys.executable, "-m", "switchyard", "run", "pipeline.yaml"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -141,7 +141,8 @@ def _in_a_process(example: Example, framework: str, folder: Path, seed: int) -> 
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    ours = {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", "TF_CPP_MIN_LOG_LEVEL": "2", "SWITCHYARD_WARM": "0"}
+    return {**os.environ, **ours}
 
 
 def _by_hand(example: Example, framework: str, folder: Path, seed: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A command in a fork of a warm process is like one that imports the libraries itself: output, exit code, signals, what is left."""
+"""A command in a fork of a warm process is like one that imports the libraries itself: output, exit code, signals, leftovers."""
 
 import os
 import signal
