@@ -11,7 +11,8 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
+from pathlib import Path
 from typing import Any, NoReturn
 
 _server: Any = getattr(forkserver, "_forkserver")  # noqa: B009 (the type stubs lack it)
@@ -31,9 +32,12 @@ def adopt(start: Callable[[Sequence[int]], Any]) -> bool:
         return adopted()
     resource_tracker.ensure_running()
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind("")  # the kernel chooses an address
+        # In a folder of this user's, as `forkserver` has it: what connects may send code.
+        address = os.path.join(util.get_temp_dir(), "fork-server")
+        Path(address).unlink(missing_ok=True)
+        listening.bind(address)
+        Path(address).chmod(0o600)
         listening.listen()
-        address = listening.getsockname()
         alive, kept = os.pipe()
         started = start((listening.fileno(), alive))
         os.close(alive)

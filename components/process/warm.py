@@ -27,8 +27,8 @@ from switchyard.components.process.own_folder import own_folder
 STAGES, TRAININGS, BARE = "stages", "trainings", "bare"
 _MODULES = {
     STAGES: "switchyard.pipelines.runners.local.warm",
-    TRAININGS: "switchyard.components.training.workers.warm",
-    BARE: "switchyard.components.training.workers.warm",
+    TRAININGS: "switchyard.pipelines.runners.local.warm_trainings",
+    BARE: "switchyard.pipelines.runners.local.warm_trainings",
 }
 _REPLY_SECONDS = 5.0
 

@@ -34,6 +34,7 @@ from switchyard.components.process import unix_socket, warm_key
 IDLE_SECONDS = 15 * 60.0
 _LOOK_SECONDS = 15.0
 _ORDER_SECONDS = 10.0
+_OLD_SECONDS = 24 * 3600.0
 _MOST_DESCRIPTORS = 8
 _PR_SET_PDEATHSIG = 1
 _TO_ITSELF = (signal.SIGTERM, signal.SIGKILL)
@@ -73,6 +74,7 @@ class WarmServer:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os._exit(0)
+        _remove_old(self._folder)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
@@ -141,6 +143,19 @@ class WarmServer:
     def _end(self) -> NoReturn:
         self._address.unlink(missing_ok=True)
         os._exit(0)
+
+
+def _remove_old(folder: Path) -> None:
+    """Removes what warm processes of a day ago and earlier have left."""
+    for path in folder.glob("*.lock"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime < _OLD_SECONDS:
+                continue
+            with path.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its process has ended
+                path.unlink()
+                path.with_suffix("").unlink(missing_ok=True)
+                path.with_name(path.name.partition("-")[0] + ".log").unlink(missing_ok=True)
 
 
 def _loaded() -> dict[str, tuple[int, ...]]:

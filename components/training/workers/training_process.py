@@ -237,7 +237,7 @@ def start_server(
     with ExitStack() as stack:
         descriptors = [stack.enter_context(unix_socket.listening(address)).fileno() for address in addresses]
         output = stack.enter_context(log.open("ab")).fileno() if log else 2
-        stop = (_fork(descriptors, output) if bare else None) or _start(framework, descriptors, output)
+        stop = (_fork(framework, descriptors, output) if bare else None) or _start(framework, descriptors, output)
     return stop, addresses[0], addresses[1] if bare else None
 
 
@@ -258,11 +258,15 @@ def _start(framework: str, descriptors: Sequence[int], output: int) -> Callable[
     return stop
 
 
-def _fork(descriptors: Sequence[int], output: int) -> Callable[[], None] | None:
-    """Forks both servers for PyTorch from warm processes; returns what stops them, or None if one was not found."""
+def _fork(framework: str, descriptors: Sequence[int], output: int) -> Callable[[], None] | None:
+    """Forks both servers of PyTorch from warm processes; returns what stops them, or None if one was not found."""
     held, kept = os.pipe()
-    targets = zip((warm.TRAININGS, warm.BARE), ("serve_trainings", "serve_modules"), descriptors, strict=True)
-    forked = [warm.fork(kind, f"{__package__}.warm:{name}", None, (held, output, output, d)) for kind, name, d in targets]
+    server = "switchyard.components.training.workers.training_server"
+    trainings, modules = ((held, output, output, descriptor) for descriptor in descriptors)
+    forked = (
+        warm.fork(warm.TRAININGS, f"{server}:serve_trainings", _modules(framework), trainings),
+        warm.fork(warm.BARE, f"{server}:serve_modules", None, modules),
+    )
     os.close(held)
 
     def stop() -> None:

@@ -55,7 +55,7 @@ class _Pruned(BaseException):
     """A signal that ends a pruned training; no Exception, so that no code in between catches it as an error."""
 
 
-def main(descriptor: int, bare: int | None, modules: list[str]) -> None:
+def main(descriptor: int, bare: int | None, modules: list[str]) -> NoReturn:
     """Serves until standard input closes; see the module docstring."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles interrupts
     install()
@@ -80,14 +80,19 @@ def _fork_bare(descriptor: int, bare: int) -> int:
     child = os.fork()
     if child == 0:
         os.close(descriptor)
-        serve_modules(bare)
+        serve_modules(None, [bare])
     os.close(bare)
     return child
 
 
-def serve_modules(descriptor: int) -> NoReturn:
-    """Runs modules on a listening socket until standard input closes."""
-    _Server(socket.socket(fileno=descriptor), _module).serve()
+def serve_trainings(modules: list[str], descriptors: Sequence[int]) -> NoReturn:
+    """Runs jobs of a listening socket in this fork of a warm process, until standard input closes."""
+    main(descriptors[0], None, modules)
+
+
+def serve_modules(_: None, descriptors: Sequence[int]) -> NoReturn:
+    """Runs modules, see `serve_trainings`."""
+    _Server(socket.socket(fileno=descriptors[0]), _module).serve()
 
 
 class _Server:
