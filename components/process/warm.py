@@ -143,8 +143,20 @@ def fork(kind: str, target: str, payload: Any, descriptors: Sequence[int]) -> Fo
 
 
 def start_missed() -> None:
-    """Starts the warm processes that `fork` did not find; returns immediately."""
+    """Starts the warm processes that `fork` did not find; returns immediately.
+
+    None while those of another environment are still unused: where each command has other variables, none would ever be used.
+    Only the environment that was used last keeps its processes beside this one's.
+    """
     for warm in _enabled:
+        others = [found for found in running() if found.key != warm.key] if warm.missed else []
+        if any(found.kind == STAGES and not found.is_used for found in others):
+            return
+        last = max(others, key=lambda found: found.seconds, default=None)
+        for found in others:
+            if last and found.key != last.key:
+                with suppress(ProcessLookupError):
+                    os.kill(found.pid, signal.SIGTERM)
         for module in sorted({_MODULES[kind] for kind in warm.missed}):
             with suppress(OSError), (warm.folder / f"{warm.key}.log").open("ab") as log:
                 # Not waited for: it outlives this process.
@@ -237,14 +249,20 @@ class Running:
     """A warm process.
 
     Attributes:
+        key: the digest of its environment.
         kind: what it has imported.
         pid: its process id.
-        ready: whether its imports are done.
+        is_ready: whether its imports are done.
+        is_used: whether anything was forked from it.
+        seconds: when it was used last, or started, in seconds since the epoch.
     """
 
+    key: str
     kind: str
     pid: int
-    ready: bool
+    is_ready: bool
+    is_used: bool
+    seconds: float
 
 
 def running() -> Iterator[Running]:
@@ -255,8 +273,11 @@ def running() -> Iterator[Running]:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
+                key, _, kind = lock.stem.partition("-")
+                text = file.read()
                 with suppress(ValueError):  # it has not written its id yet
-                    yield Running(lock.stem.rpartition("-")[2], int(file.read()), lock.with_suffix("").exists())
+                    pid, is_used, seconds = int(text.rstrip("+")), text.endswith("+"), lock.stat().st_mtime
+                    yield Running(key, kind, pid, lock.with_suffix("").exists(), is_used, seconds)
 
 
 def _umask() -> int:

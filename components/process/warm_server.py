@@ -78,6 +78,11 @@ class WarmServer:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
+    def _note_use(self) -> None:
+        """Appends a mark to the lock's file, whose time thus says when it was used, see `warm.running`."""
+        size = os.fstat(self._lock).st_size
+        os.pwrite(self._lock, b"+", max(size - 1, len(str(os.getpid()))))
+
     def serve(self) -> NoReturn:
         """Serves orders until it is idle, terminated, or what it has imported has changed."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -113,6 +118,7 @@ class WarmServer:
             with connection:
                 if unix_socket.peer(connection)[1] == os.geteuid():
                     used = time.monotonic()
+                    self._note_use()
                     self._fork(connection)
             self._reap()
 

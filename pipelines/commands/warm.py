@@ -47,7 +47,7 @@ def status() -> None:
         with suppress(psutil.Error):
             memory = psutil.Process(found.pid).memory_full_info().pss / 2**20
             use = _HAS_IMPORTED.get(found.kind, found.kind)
-            table.add_row(str(found.pid), f"{memory:.0f}", use if found.ready else f"{use} (importing)")
+            table.add_row(str(found.pid), f"{memory:.0f}", use if found.is_ready else f"{use} (importing)")
     if table.row_count:
         table_console().print(table)
     else:

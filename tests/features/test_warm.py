@@ -133,6 +133,9 @@ def test_another_variable_that_a_library_may_read_is_run_cold(first):
     environment = {**command.environment, "OMP_NUM_THREADS": "1"}
     code, _, errors = command("run", "nothere.yaml", env=environment)
     assert (code, "no such file" in errors) == (2, True)
+    # And has processes of its own, as soon as those of the first environment are used.
+    command("run", "nothere.yaml")
+    command("run", "nothere.yaml", env=environment)
     command.wait(len(before) + 1)
 
 

@@ -169,9 +169,9 @@ def test_a_second_warm_process_of_a_kind_ends_at_once(serve, tmp_path):
 
 
 def test_it_ends_after_the_idle_time_but_not_before_its_forks(serve, tmp_path):
-    server = serve(idle=0.5)
+    server = serve(idle=4)
     process, _ = waiting(tmp_path)
-    time.sleep(1.2)
+    time.sleep(5)
     assert server.poll() is None
     process.kill()
     process.communicate()
@@ -199,10 +199,39 @@ def test_a_module_that_changes_during_the_imports_is_not_served(serve, tmp_path)
 def test_running_lists_it(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(warm, "runtime_folder", lambda: tmp_path)
     server = serve()
-    assert list(warm.running()) == [warm.Running("stages", server.pid, True)]
+    [found] = warm.running()
+    assert (found.key, found.kind, found.pid, found.is_ready, found.is_used) == ("key", "stages", server.pid, True, False)
+    for _ in range(2):
+        client(tmp_path, "report", 3).communicate()
+    [found] = warm.running()
+    assert (found.pid, found.is_used) == (server.pid, True)
     server.kill()
     server.wait()
     assert list(warm.running()) == []
+
+
+def started_beside(others, monkeypatch):
+    """Returns the modules that are started, and the processes that are ended, where those of other environments run."""
+    started, ended = [], []
+    monkeypatch.setattr(warm, "running", lambda: iter(others))
+    monkeypatch.setattr("switchyard.components.process.interpreter.start", lambda module, *_, **__: started.append(module))
+    monkeypatch.setattr(os, "kill", lambda pid, number: ended.append(pid))
+    warm._enabled[0].missed.update((warm.STAGES, warm.TRAININGS, warm.BARE))
+    warm.start_missed()
+    return len(started), ended
+
+
+def test_what_was_missed_is_started_once(enabled, monkeypatch):
+    assert started_beside([], monkeypatch) == (2, [])
+
+
+def test_nothing_is_started_while_another_environments_are_unused(enabled, monkeypatch):
+    assert started_beside([warm.Running("other", "stages", 1, True, False, 1.0)], monkeypatch) == (0, [])
+
+
+def test_only_the_environment_used_last_keeps_its_processes(enabled, monkeypatch):
+    others = [warm.Running(key, "stages", pid, True, True, float(pid)) for pid, key in enumerate("acb")]
+    assert started_beside(others, monkeypatch) == (2, [0, 1])
 
 
 VARIABLES = {"PATH": "/bin", "TERM": "xterm"}
