@@ -67,7 +67,9 @@ def _inherited(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _packages() -> Iterator[str]:
-    folders = [Path(path) for path in sys.path if Path(path).is_absolute()]
+    # A script's folder and, in a clone, the working directory come first; the modules of a warm process come from the others.
+    script = os.path.dirname(os.path.realpath(sys.argv[0]))
+    folders = [Path(path) for path in dict.fromkeys(sys.path) if Path(path).is_absolute() and path != script]
     for folder in filter(Path.is_dir, folders):
         names = sorted(os.listdir(folder))
         if folder.name in ("site-packages", "dist-packages"):

@@ -257,6 +257,18 @@ def test_limits_and_priority_make_another_key():
     assert len({digest("exec"), digest("ulimit -f 1000;"), digest("exec nice -n 3")}) == 3
 
 
+def test_a_script_and_a_module_in_any_folder_have_the_same_key(tmp_path, monkeypatch):
+    path = [str(REPOSITORY), *sys.path]
+    monkeypatch.setattr(sys, "path", path)
+    before = warm_key.installed()
+    monkeypatch.setattr(sys, "path", [str(REPOSITORY), *path])  # `python -m` in the clone
+    assert warm_key.installed() == before
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *path])
+    assert warm_key.installed() != before
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "switchyard")])
+    assert warm_key.installed() == before
+
+
 @pytest.mark.parametrize(("changed", "why"), [
     ({variables.WARM: "0"}, "disabled"), ({"CI": "true"}, "CI"), ({"PYTHONPATH": "."}, "a relative path"),
 ])  # fmt: skip
