@@ -145,18 +145,16 @@ def fork(kind: str, target: str, payload: Any, descriptors: Sequence[int]) -> Fo
 def start_missed() -> None:
     """Starts the warm processes that `fork` did not find; returns immediately.
 
-    None while those of another environment are still unused: where each command has other variables, none would ever be used.
-    Only the environment that was used last keeps its processes beside this one's.
+    Those of another environment are stopped, which bounds the memory. While they are still unused, none is started: where each
+    command has other variables, none would ever be used.
     """
     for warm in _enabled:
         others = [found for found in running() if found.key != warm.key] if warm.missed else []
         if any(found.kind == STAGES and not found.is_used for found in others):
             return
-        last = max(others, key=lambda found: found.seconds, default=None)
         for found in others:
-            if last and found.key != last.key:
-                with suppress(ProcessLookupError):
-                    os.kill(found.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.kill(found.pid, signal.SIGTERM)
         for module in sorted({_MODULES[kind] for kind in warm.missed}):
             with suppress(OSError), (warm.folder / f"{warm.key}.log").open("ab") as log:
                 # Not waited for: it outlives this process.
@@ -254,7 +252,6 @@ class Running:
         pid: its process id.
         is_ready: whether its imports are done.
         is_used: whether anything was forked from it.
-        seconds: when it was used last, or started, in seconds since the epoch.
     """
 
     key: str
@@ -262,7 +259,6 @@ class Running:
     pid: int
     is_ready: bool
     is_used: bool
-    seconds: float
 
 
 def running() -> Iterator[Running]:
@@ -276,8 +272,7 @@ def running() -> Iterator[Running]:
                 key, _, kind = lock.stem.partition("-")
                 text = file.read()
                 with suppress(ValueError):  # it has not written its id yet
-                    pid, is_used, seconds = int(text.rstrip("+")), text.endswith("+"), lock.stat().st_mtime
-                    yield Running(key, kind, pid, lock.with_suffix("").exists(), is_used, seconds)
+                    yield Running(key, kind, int(text.rstrip("+")), lock.with_suffix("").exists(), text.endswith("+"))
 
 
 def _umask() -> int:

@@ -79,9 +79,8 @@ class WarmServer:
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
     def _note_use(self) -> None:
-        """Appends a mark to the lock's file, whose time thus says when it was used, see `warm.running`."""
-        size = os.fstat(self._lock).st_size
-        os.pwrite(self._lock, b"+", max(size - 1, len(str(os.getpid()))))
+        """Marks the lock's file, see `warm.running`."""
+        os.pwrite(self._lock, b"+", len(str(os.getpid())))
 
     def serve(self) -> NoReturn:
         """Serves orders until it is idle, terminated, or what it has imported has changed."""

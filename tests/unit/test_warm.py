@@ -226,12 +226,25 @@ def test_what_was_missed_is_started_once(enabled, monkeypatch):
 
 
 def test_nothing_is_started_while_another_environments_are_unused(enabled, monkeypatch):
-    assert started_beside([warm.Running("other", "stages", 1, True, False, 1.0)], monkeypatch) == (0, [])
+    assert started_beside([warm.Running("other", "stages", 1, True, False)], monkeypatch) == (0, [])
 
 
-def test_only_the_environment_used_last_keeps_its_processes(enabled, monkeypatch):
-    others = [warm.Running(key, "stages", pid, True, True, float(pid)) for pid, key in enumerate("acb")]
-    assert started_beside(others, monkeypatch) == (2, [0, 1])
+def test_those_of_another_environment_are_stopped(enabled, monkeypatch):
+    assert started_beside([warm.Running("other", kind, 1, True, True) for kind in ("stages", "bare")], monkeypatch) == (2, [1, 1])
+
+
+def test_the_address_of_an_adopted_fork_server_is_in_a_folder_of_this_user_alone():
+    code = """
+import os, sys
+from pathlib import Path
+from switchyard.components.compat import fork_server
+assert fork_server.adopt(lambda descriptors: descriptors)
+from multiprocessing import forkserver
+address = Path(forkserver._forkserver._forkserver_address)
+print(address.is_socket(), oct(address.parent.stat().st_mode & 0o777), oct(address.stat().st_mode & 0o777))
+"""
+    found = subprocess.check_output([sys.executable, "-c", code], env=environment(PYTHONPATH=REPOSITORY), text=True)
+    assert found.split() == ["True", "0o700", "0o600"]
 
 
 VARIABLES = {"PATH": "/bin", "TERM": "xterm"}
