@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -114,11 +115,12 @@ def prepare_weighted(folder):
             writer.write(columns_of(features, label, specs, random.integers(0, 4, count)))
             writer.close()
     (transformed / FILE).write_text(features_json(specs, weighted=True))
+    (transformed / "vocabularies.json").write_text("{}")
     (folder / "torch_model.py").write_text(TORCH_MODEL)
     (folder / "keras_model.py").write_text(KERAS_MODEL)
 
 
-def job(prepared, state, framework, accelerator, **hyper):
+def job(prepared, state, framework, accelerator, *, started=None, freeze=(), **hyper):
     folder = prepared
 
     def uri(pattern):
@@ -140,12 +142,14 @@ def job(prepared, state, framework, accelerator, **hyper):
         "loss_parameters": {},
         "hyperparameters": {**given, "early_stopping": None, "class_weights": None, **hyper},
         "accelerator": {"kind": "cpu", **accelerator},
+        "freeze": list(freeze),
     }
     parts = {
         "settings": settings,
         "examples": uri("ingest/examples/*"),
         "transformed_examples": uri("transform/transformed_examples/*"),
         "state": str(state),
+        "start": str(started) if started else None,
     }
     state.mkdir(parents=True, exist_ok=True)
     (state / "given.json").write_text(json.dumps(parts))
@@ -164,6 +168,19 @@ def start(command, state, **environment):
             start_new_session=True,
             env={**os.environ, **environment},
         )
+
+
+def starting_point(prepared, state, framework):
+    """Trains one epoch alone; returns the starting point that a registered version of it would give, in a folder."""
+    from switchyard.components.training.start import WEIGHTS, Origin
+
+    train(prepared, state, framework, {}, epochs=1)
+    folder = state / "start"
+    folder.mkdir()
+    shutil.copy(state / "export" / WEIGHTS, folder)
+    (folder / "vocabularies.json").write_text("{}")
+    Origin("m", "1", "", framework, "multilabel", (), ("y1", "y2"), ("a", "b")).save(folder)
+    return folder
 
 
 def train(prepared, state, framework, accelerator, **hyper):

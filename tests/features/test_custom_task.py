@@ -140,12 +140,21 @@ def test_the_next_model_is_compared_with_the_champion_unless_its_output_has_anot
     folder, _ = ran
     again = warm.run(folder / "pipeline.yaml", folder / "w", "--trainer", "pytorch", expect=4).json
     assert again["models"].keys() == {"pytorch", "champion"}
-    versions = again["champion"], again["model_version"]
-    command = ["models", "compare", "masks", *versions, "--data", folder / "data.jsonl", "--workspace", folder / "w"]
+    command = [
+        "models",
+        "compare",
+        "masks",
+        "champion",
+        "challenger",
+        "--data",
+        folder / "data.jsonl",
+        "--workspace",
+        folder / "w",
+    ]
     compared = warm(*command, "--metrics", folder / "metrics.py", "--json")
     assert compared.code == 0, compared.stderr
     found = json.loads(compared.stdout)
-    first, second = (found["metrics"][version]["overlap"] for version in versions)
+    first, second = (metrics["overlap"] for metrics in found["metrics"].values())
     change, (low, high) = found["changes"]["overlap"]
     assert change == pytest.approx(second - first)
     assert low <= change <= high

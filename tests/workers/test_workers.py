@@ -6,12 +6,14 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import yaml
 
+from switchyard.components.training.start import WEIGHTS, read_weights
 from tests.command import REPOSITORY, run
-from tests.training_jobs import after_third_epoch, job, prepare_weighted, same_curve, start, train
+from tests.training_jobs import after_third_epoch, job, prepare_weighted, same_curve, start, starting_point, train
 
 TAXI = REPOSITORY.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
 TRAINERS = {"tensorflow", "pytorch"}
@@ -82,6 +84,32 @@ def test_workers_weigh_the_rows_of_several_labels_as_one_does(framework, acceler
     one, many = (train(tmp_path, tmp_path / str(i), framework, each, **hyper) for i, each in enumerate(({}, accelerator)))
     assert one["history"][-1]["val_accuracy"] > 0.7
     same_curve(one, many)
+
+
+@pytest.mark.parametrize(
+    ("framework", "accelerator"),
+    [
+        ("pytorch", {"count": 2}),
+        ("pytorch", {"count": 2, "shard_model": True}),
+        ("tensorflow", {"count": 2}),
+        ("tensorflow", {"nodes": 2}),
+    ],
+    ids=["pytorch, DDP", "pytorch, FSDP", "tensorflow, Mirrored", "tensorflow, MultiWorkerMirrored"],
+)
+def test_workers_start_from_the_version_and_keep_what_is_frozen_as_one_does(framework, accelerator, tmp_path):
+    prepare_weighted(tmp_path)
+    started = starting_point(tmp_path, tmp_path / "first", framework)
+    before = read_weights(started / WEIGHTS)
+    first = (16, 2) if framework == "pytorch" else (2, 16)
+    [frozen] = [name for name, values in before.items() if values.shape == first]
+    given = {"started": started, "freeze": [frozen], "optimizer": "sgd", "learning_rate": 0.3}
+    one, many = (train(tmp_path, tmp_path / str(i), framework, each, **given) for i, each in enumerate(({}, accelerator)))
+    assert one["history"][0]["loss"] < 0.6, "of a version that was trained"
+    same_curve(one, many)
+    after = read_weights(tmp_path / "1" / "export" / WEIGHTS)
+    moved = {name for name, values in before.items() if not np.array_equal(values, after[name])}
+    assert frozen not in moved
+    assert len(moved) >= 3
 
 
 @pytest.mark.skipif(not TAXI.exists(), reason=f"the taxi data is not part of the repository and not at {TAXI}")
