@@ -87,8 +87,8 @@ test-cluster: setup ## Test the KFP at HOST: [NAMESPACE= TOKEN_FILE= IMAGE= MLFL
 	  $(if $(MLFLOW),--cluster-mlflow="$(MLFLOW)") --cluster-set='$(SET)' --cluster-deploy='$(DEPLOY)'
 endif
 
-durations: setup flink-if-possible tpu-if-possible ## Measure every test and fixture into tests/durations.json
-	$(PYTEST) $(SIDE_BY_SIDE) --durations-file tests/durations.json
+durations: setup flink-if-possible tpu-if-possible ## Measure every test and fixture into tests/durations.json and docs/testing.md
+	$(PYTEST) $(SIDE_BY_SIDE) --durations-file tests/durations.json; code=$$?; $(VENV)/bin/python -m tests.durations merge; exit $$code
 
 pictures: setup ## Generate the pictures of README.md: the demo, its report, its run in MLflow
 	$(VENV)/bin/python docs/make_pictures.py

@@ -69,7 +69,7 @@ def test_a_part_of_the_tests_replaces_its_own_seconds_and_keeps_those_of_the_oth
 
 def test_the_page_lists_the_slowest_tests_of_the_file():
     text = durations.PAGE.read_text()
-    assert durations.page(text, durations.read()) == text
+    assert durations.page(text, durations.read()) == text, "run python -m tests.durations merge"
 
 
 @pytest.fixture
