@@ -273,6 +273,8 @@ def test_limits_and_priority_make_another_key():
 def test_a_script_and_a_module_in_any_folder_have_the_same_key(tmp_path, monkeypatch):
     path = [str(REPOSITORY), *sys.path]
     monkeypatch.setattr(sys, "path", path)
+    # In a worker of pytest-xdist it is "-c", whose folder would be the working directory, which is the repository.
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "elsewhere" / "pytest")])
     before = warm_key.installed()
     monkeypatch.setattr(sys, "path", [str(REPOSITORY), *path])  # `python -m` in the clone
     assert warm_key.installed() == before
