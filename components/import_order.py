@@ -104,8 +104,8 @@ def import_scipy_signal_later() -> None:
 def transformers_later() -> Iterator[None]:
     """Defers the import of Transformers' classes within the context until one of them is used: 0.8 seconds.
 
-    torchmetrics names four of them where Transformers is installed, for metrics of texts and pictures. Outside the context
-    Transformers is imported as usual.
+    Where Transformers is installed, torchmetrics names two of them, for metrics of texts. Outside the context it is imported
+    as usual.
     """
     if "transformers" in sys.modules or (spec := importlib.util.find_spec("transformers")) is None:
         yield
@@ -129,25 +129,12 @@ class _Transformers(ModuleType):
 
 
 class _Later(type):
-    """A class of Transformers, imported when it is called, read or compared with."""
+    """A class of Transformers, imported when one of its names is read."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):  # read of every class, by `typing` for example
             raise AttributeError(name)
-        return getattr(_imported(cls), name)
-
-    def __call__(cls, *arguments: Any, **options: Any) -> Any:
-        return _imported(cls)(*arguments, **options)
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, _imported(cls))
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, _imported(cls))
-
-
-def _imported(later: type) -> Any:
-    return getattr(importlib.import_module("transformers"), later.__name__)
+        return getattr(getattr(importlib.import_module("transformers"), cls.__name__), name)
 
 
 class _ScipySignal(ModuleType):

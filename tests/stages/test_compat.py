@@ -13,7 +13,7 @@ from switchyard.components.import_order import import_torch_first
 
 pytestmark = pytest.mark.core
 # These say how to treat a library, or hold no name of one.
-OTHERS = {"patch", "python_exit"}
+OTHERS = {"patch", "python_exit", "fork_server"}
 # Target -> the digest of its source. When a library changes one: compare old and new, mend the module of `compat` and its
 # versions, then put here what the test says.
 KNOWN = {
