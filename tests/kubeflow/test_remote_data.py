@@ -19,6 +19,7 @@ from tests.command import BREAST_CANCER
 from tests.ingest_inputs import input_spec
 from tests.object_store import object_store
 
+IN_PODS = "kubeflow.defaults.environment.MLFLOW_TRACKING_URI=http://mlflow.mlflow:5000"
 IN_STORE = ("data.path=s3://bucket/rows/*.csv", "kubeflow.image=registry.example.org/switchyard:1")
 TASKS = [
     "baseline-then-data-gate",
@@ -47,11 +48,10 @@ def tasks(compiled):
 
 
 def test_a_run_on_data_in_an_object_store_is_eight_pods_where_submit_can_read_it(objects, mlflow, tmp_path):
-    in_pods = "kubeflow.defaults.environment.MLFLOW_TRACKING_URI=http://mlflow.mlflow:5000"
-    compiled = submitted(tmp_path, f"tracking.uri={mlflow}", in_pods)
+    compiled = submitted(tmp_path, f"tracking.uri={mlflow}", IN_PODS)
     assert tasks(compiled) == TASKS
     assert workflow_size(compiled.spec, compiled.platform).total <= 300_000
-    again = submitted(tmp_path, f"tracking.uri={mlflow}", in_pods)
+    again = submitted(tmp_path, f"tracking.uri={mlflow}", IN_PODS)
     assert again.source == compiled.source, "equal data is taken from the cache"
 
 
@@ -60,8 +60,8 @@ def test_data_that_is_not_transformed_quickly_leaves_training_a_task_of_its_own(
     assert tasks(submitted(tmp_path)) == sorted([*TASKS[:3], "training", "transform"])
 
 
-def test_a_schedule_looks_the_data_up_in_each_run(objects, tmp_path):
-    assert "drive-ingest" in tasks(submitted(tmp_path, once=False))
+def test_a_schedule_looks_the_data_up_in_each_run(objects, mlflow, tmp_path):
+    assert "drive-ingest" in tasks(submitted(tmp_path, f"tracking.uri={mlflow}", IN_PODS, once=False))
 
 
 def test_an_object_store_that_only_the_cluster_reads_is_announced(objects, tmp_path, monkeypatch, capfd):
