@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +32,7 @@ _MODULES = {
     BARE: "switchyard.pipelines.runners.local.warm_trainings",
 }
 _REPLY_SECONDS = 5.0
+_LEFT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -149,13 +151,18 @@ def start_missed() -> None:
     command has other variables, none would ever be used.
     """
     for warm in _enabled:
-        others = [found for found in running() if found.key != warm.key] if warm.missed else []
-        if any(found.kind == STAGES and not found.is_used for found in others):
+        if not warm.missed:
             return
-        for found in others:
-            with suppress(ProcessLookupError):
-                os.kill(found.pid, signal.SIGTERM)
-        for module in sorted({_MODULES[kind] for kind in warm.missed}):
+        found = list(running())
+        ours = {one.kind: one for one in found if one.key == warm.key}
+        others = [one for one in found if one.key != warm.key]
+        if any(one.kind == STAGES and not one.is_used for one in others):
+            return
+        modules = {_MODULES[kind] for kind in warm.missed if kind not in ours}
+        # The module that starts two kinds ends where one of them runs.
+        left = [one for one in ours.values() if one.is_ready and _MODULES.get(one.kind) in modules]
+        stop([*others, *left], _LEFT_SECONDS if left else 0)
+        for module in sorted(modules):
             with suppress(OSError), (warm.folder / f"{warm.key}.log").open("ab") as log:
                 # Not waited for: it outlives this process.
                 _started.append(
@@ -170,6 +177,17 @@ def start_missed() -> None:
                         start_new_session=True,
                     )
                 )
+
+
+def stop(found: Sequence[Running], seconds: float) -> list[Running]:
+    """Ends warm processes; returns those that still run after as many seconds."""
+    for one in found:
+        with suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while (left := {one.pid for one in found} & {one.pid for one in running()}) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [one for one in found if one.pid in left]
 
 
 _started: list[subprocess.Popen[Any]] = []
@@ -272,7 +290,20 @@ def running() -> Iterator[Running]:
                 key, _, kind = lock.stem.partition("-")
                 text = file.read()
                 with suppress(ValueError):  # it has not written its id yet
-                    yield Running(key, kind, int(text.rstrip("+")), lock.with_suffix("").exists(), text.endswith("+"))
+                    pid = int(text.rstrip("+"))
+                    if _has_open(pid, file.fileno()):
+                        yield Running(key, kind, pid, lock.with_suffix("").exists(), text.endswith("+"))
+
+
+def _has_open(pid: int, descriptor: int) -> bool:
+    """Whether a process has a file open: where a container or another machine shares the folder, its ids are others' here."""
+    wanted = os.fstat(descriptor)
+    with suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # closed in the meantime
+                if os.path.samestat(Path(f"/proc/{pid}/fd/{number}").stat(), wanted):
+                    return True
+    return False
 
 
 def _umask() -> int:

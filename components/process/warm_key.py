@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,25 +23,30 @@ _OF_A_TERMINAL = frozenset((
 _STATUS = ("Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Cap", "Cpus_allowed_list", "Mems_allowed_list", "SigBlk")
 # Libraries' settings of the user, which they read while they are imported.
 _SETTINGS = ("~/.keras/keras.json", "~/.config/matplotlib/matplotlibrc", "~/.matplotlib/matplotlibrc")
+# `/dev/fd/63`, by which a shell gives the output of a command: a fork has the first three descriptors only.
+_DESCRIPTOR = re.compile(r"/(dev|proc/[^/]+)/fd/(?![012]\b)")
 
 
 def refusal(environment: Mapping[str, str]) -> str | None:
     """Returns why a forked process would differ from this one; None if it would not."""
-    if sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)):
-        return "this version of Python"  # its fork server is not known, see `compat.fork_server`
-    if len(sys.orig_argv) > 1 and sys.orig_argv[1].startswith("-") and sys.orig_argv[1] != "-m":
-        return "options of the interpreter"
-    if any(path and not Path(path).is_absolute() for path in environment.get("PYTHONPATH", "").split(os.pathsep)):
-        return "a relative path in PYTHONPATH"
-    if os.path.exists("matplotlibrc"):
-        return "Matplotlib's settings in the working directory"
+    options = sys.orig_argv[1:2]
+    different = {
+        # Its fork server is not known, see `compat.fork_server`.
+        "this version of Python": sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)),
+        "options of the interpreter": any(option.startswith("-") and option != "-m" for option in options),
+        "an argument that is an open file": any(map(_DESCRIPTOR.search, sys.argv[1:])),
+        "a relative path in PYTHONPATH": any(
+            path and not Path(path).is_absolute() for path in environment.get("PYTHONPATH", "").split(os.pathsep)
+        ),
+        "Matplotlib's settings in the working directory": os.path.exists("matplotlibrc"),
+    }
     try:
         for descriptor in (0, 1, 2):
             os.fstat(descriptor)
         os.close(os.pidfd_open(os.getpid()))
     except OSError as error:
         return str(error)
-    return None
+    return next((why for why, does in different.items() if does), None)
 
 
 def digest(environment: Mapping[str, str]) -> str:
@@ -57,6 +63,7 @@ def installed() -> str:
 def _inherited(environment: Mapping[str, str]) -> Iterator[str]:
     yield sys.executable
     yield sys.version
+    yield Path("/proc/sys/kernel/random/boot_id").read_text()  # a folder that two machines share
     yield str(sys.modules["switchyard"].__file__)
     yield json.dumps({name: value for name, value in sorted(environment.items()) if name not in _OF_A_TERMINAL})
     yield from (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(_STATUS))

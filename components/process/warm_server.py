@@ -37,6 +37,7 @@ _ORDER_SECONDS = 10.0
 _OLD_SECONDS = 24 * 3600.0
 _MOST_DESCRIPTORS = 8
 _PR_SET_PDEATHSIG = 1
+_IGNORED = (signal.SIGINT, signal.SIGHUP)
 _TO_ITSELF = (signal.SIGTERM, signal.SIGKILL)
 
 
@@ -84,8 +85,8 @@ class WarmServer:
 
     def serve(self) -> NoReturn:
         """Serves orders until it is idle, terminated, or what it has imported has changed."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
         # What was changed during the imports may have been read before or after the change.
         self._files = _loaded()
         if any(modified >= self._started for modified, *_ in self._files.values()):
@@ -180,13 +181,16 @@ def _supervise(connection: socket.socket, by_imports: Mapping[str, tuple[str | N
     except (OSError, ValueError):
         os._exit(0)  # the client is gone
     connection.settimeout(None)
+    # One that arrives before the process handles it is kept for it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
     child = os.fork()
     if child == 0:
         connection.close()
         # What libraries set as they are imported, they would have set in a fresh process too.
         given = order["environment"]
         changed = {name: after for name, (before, after) in by_imports.items() if given.get(name) == before}
-        _become(order, descriptors, {**given, **changed})
+        _become(order, descriptors, {**given, **changed}, mask)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     for descriptor in descriptors:
         os.close(descriptor)
     with suppress(OSError):  # it may have done so itself, or have ended
@@ -215,8 +219,8 @@ def _supervise(connection: socket.socket, by_imports: Mapping[str, tuple[str | N
     os._exit(0)
 
 
-def _become(order: Mapping[str, Any], descriptors: list[int], environment: Mapping[str, str]) -> NoReturn:
-    """Makes this fork the process of an order, runs it and exits."""
+def _become(order: Mapping[str, Any], descriptors: list[int], environment: Mapping[str, str], mask: set[Any]) -> NoReturn:
+    """Makes this fork the process of an order, runs it and exits; `mask` is what it is to have of blocked signals."""
     with suppress(OSError):
         os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # ends with the process that waits for it
@@ -241,6 +245,7 @@ def _become(order: Mapping[str, Any], descriptors: list[int], environment: Mappi
         numpy.random.seed()  # as in a fresh process, not the same in every fork
     code = 1
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = _target(order["target"])(order["payload"], standard[3:])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from contextlib import suppress
 
 import click
@@ -58,14 +57,8 @@ def status() -> None:
 @handle_errors
 def stop() -> None:
     """Stop the warm processes; a run that was forked from one goes on."""
-    stopped = {found.pid for found in warm.running()}
-    for pid in stopped:
+    stopped = list(warm.running())
+    for left in warm.stop(stopped, _STOP_SECONDS):
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while (left := stopped & {found.pid for found in warm.running()}) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in left:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(left.pid, signal.SIGKILL)
     click.echo(f"{len(stopped)} warm {'process' if len(stopped) == 1 else 'processes'} stopped")

@@ -1,5 +1,6 @@
 """Warm processes: who is served, for how long, and that a fork is like a process that its client has started."""
 
+import fcntl
 import json
 import os
 import signal
@@ -115,6 +116,16 @@ def test_an_interrupt_reaches_the_fork_and_its_exit_code_is_the_clients(serve, t
     assert (process.returncode, alive(fork.pid)) == (7, False)
 
 
+def test_an_interrupt_is_not_lost_however_early_it_comes(serve, tmp_path, enabled):
+    serve()
+    with (tmp_path / "output").open("w") as output, open(os.devnull, "rb") as nothing:
+        for _ in range(20):
+            forked = warm.fork(warm.STAGES, "job:wait", None, [nothing.fileno(), output.fileno(), output.fileno()])
+            forked.signal(signal.SIGINT)
+            assert forked.wait() in (1, 7)  # before or while it waits
+            forked.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_signal_that_ends_the_client_ends_the_fork(number, serve, tmp_path):
     serve()
@@ -210,6 +221,17 @@ def test_running_lists_it(serve, tmp_path, monkeypatch):
     assert list(warm.running()) == []
 
 
+def test_a_process_id_that_another_machine_or_container_has_written_is_not_taken_for_one_of_this(tmp_path, monkeypatch):
+    monkeypatch.setattr(warm, "runtime_folder", lambda: tmp_path)
+    lock = tmp_path / "key-stages.lock"
+    lock.write_text(str(os.getppid()))
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert list(warm.running()) == []
+        lock.write_text(str(os.getpid()))
+        assert [found.pid for found in warm.running()] == [os.getpid()]
+
+
 def started_beside(others, monkeypatch):
     """Returns the modules that are started, and the processes that are ended, where those of other environments run."""
     started, ended = [], []
@@ -231,6 +253,17 @@ def test_nothing_is_started_while_another_environments_are_unused(enabled, monke
 
 def test_those_of_another_environment_are_stopped(enabled, monkeypatch):
     assert started_beside([warm.Running("other", kind, 1, True, True) for kind in ("stages", "bare")], monkeypatch) == (2, [1, 1])
+
+
+def test_one_whose_sibling_has_ended_is_stopped_as_both_are_started_together(enabled, monkeypatch):
+    used = [warm.Running("key", kind, pid, True, True) for kind, pid in (("stages", 1), ("trainings", 2))]
+    monkeypatch.setattr(warm, "_LEFT_SECONDS", 0)
+    assert started_beside(used, monkeypatch) == (1, [2])
+
+
+def test_what_is_importing_is_neither_stopped_nor_started_again(enabled, monkeypatch):
+    importing = [warm.Running("key", "stages", 1, False, False), warm.Running("key", "trainings", 2, False, False)]
+    assert started_beside(importing, monkeypatch)[1] == []
 
 
 def test_the_address_of_an_adopted_fork_server_is_in_a_folder_of_this_user_alone():
@@ -282,6 +315,15 @@ def test_a_script_and_a_module_in_any_folder_have_the_same_key(tmp_path, monkeyp
     assert warm_key.installed() != before
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "switchyard")])
     assert warm_key.installed() == before
+
+
+@pytest.mark.parametrize(("path", "refused"), [
+    ("/dev/fd/63", True), ("--data=/proc/self/fd/12", True), ("/dev/fd/0", False), ("/dev/fd/2", False), ("a.yaml", False),
+])  # fmt: skip
+def test_an_argument_that_only_this_process_has_open_is_not_given_to_a_fork(path, refused, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["switchyard", "run", path])
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "switchyard"])
+    assert (warm_key.refusal({}) == "an argument that is an open file") == refused
 
 
 @pytest.mark.parametrize(("changed", "why"), [
