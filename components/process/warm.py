@@ -158,7 +158,8 @@ def start_missed() -> None:
         others = [one for one in found if one.key != warm.key]
         if any(one.kind == STAGES and not one.is_used for one in others):
             return
-        modules = {_MODULES[kind] for kind in warm.missed if kind not in ours}
+        importing = {_MODULES.get(one.kind) for one in ours.values() if not one.is_ready}
+        modules = {_MODULES[kind] for kind in warm.missed if kind not in ours} - importing
         # The module that starts two kinds ends where one of them runs.
         left = [one for one in ours.values() if one.is_ready and _MODULES.get(one.kind) in modules]
         stop([*others, *left], _LEFT_SECONDS if left else 0)

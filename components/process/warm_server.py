@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -90,6 +91,8 @@ class WarmServer:
         # What was changed during the imports may have been read before or after the change.
         self._files = _loaded()
         if any(modified >= self._started for modified, *_ in self._files.values()):
+            os._exit(0)
+        if threading.active_count() > 1:  # of a debugger's or a profiler's package: no fork would have it
             os._exit(0)
         before = self._environment
         self._by_imports = {n: (before.get(n), value) for n, value in os.environ.items() if before.get(n) != value}

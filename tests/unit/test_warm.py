@@ -199,9 +199,13 @@ def test_a_changed_module_ends_it_and_its_client_runs_without(serve, tmp_path):
     assert server.wait(60) == 0
 
 
-def test_a_module_that_changes_during_the_imports_is_not_served(serve, tmp_path):
+@pytest.mark.parametrize("imports", [
+    "(Path(sys.argv[1]) / 'job.py').touch()",
+    "import threading, time; threading.Thread(target=time.sleep, args=[60], daemon=True).start()",
+])  # fmt: skip
+def test_after_imports_that_change_a_module_or_start_a_thread_none_serves(imports, serve, tmp_path):
     (tmp_path / "job.py").write_text(JOB)
-    before = "server = WarmServer(Path(sys.argv[1]), 'key', 'stages'); (Path(sys.argv[1]) / 'job.py').touch(); server.serve()"
+    before = f"server = WarmServer(Path(sys.argv[1]), 'key', 'stages'); {imports}; server.serve()"
     command = [sys.executable, "-c", SERVER.format(idle=60, before=before), str(tmp_path)]
     assert subprocess.run(command, cwd="/", env=environment(PYTHONPATH=REPOSITORY), check=False, timeout=60).returncode == 0
     assert not (tmp_path / "key-stages").exists()
@@ -263,7 +267,7 @@ def test_one_whose_sibling_has_ended_is_stopped_as_both_are_started_together(ena
 
 def test_what_is_importing_is_neither_stopped_nor_started_again(enabled, monkeypatch):
     importing = [warm.Running("key", "stages", 1, False, False), warm.Running("key", "trainings", 2, False, False)]
-    assert started_beside(importing, monkeypatch)[1] == []
+    assert started_beside(importing, monkeypatch) == (0, [])
 
 
 def test_the_address_of_an_adopted_fork_server_is_in_a_folder_of_this_user_alone():
