@@ -171,7 +171,7 @@ def _write(target: Path, work: Path, info: BundleInfo, rows: pd.DataFrame, depen
 
 
 def _without_places(folder: Path) -> None:
-    """Removes the paths of this machine from an MLflow Model, which would tell them to its readers and change its digest."""
+    """Removes the paths of this machine from an MLflow Model: its readers would see them, and its digest depend on them."""
     file = folder / MLMODEL_FILE_NAME
     model = Model.load(str(file))
     described = model.flavors[mlflow.pyfunc.FLAVOR_NAME]

@@ -17,7 +17,7 @@ from switchyard.components.bundle.writer import save_ensemble
 from switchyard.components.data.summary import EVAL, DatasetSummary, split_files
 from switchyard.components.data.tfrecords import read_batches
 from switchyard.components.ensemble.config import EnsembleSettings
-from switchyard.components.ensemble.weights import Weights, find_weights
+from switchyard.components.ensemble.weights import Weights, described, find_weights
 from switchyard.components.errors import TrainingError, UserError
 from switchyard.components.evaluation.batched_metrics import Batch
 from switchyard.components.evaluation.predictions import Predict
@@ -65,11 +65,6 @@ class Executor(base_executor.BaseExecutor):
         model.set_string_custom_property(DIVERGED, diverged[0] if all(diverged) else "")
         keep_digest(model, digest)
         _track(found, summary)
-
-
-def described(weights: Mapping[str, float]) -> str:
-    """Returns the weights of members as a text: `0.6250 tensorflow, 0.3750 pytorch`."""
-    return ", ".join(f"{weight:.4f} {name}" for name, weight in weights.items())
 
 
 def _weights(bundles: Mapping[str, tuple[str, str | None]], examples: str, summary: DatasetSummary) -> Weights:

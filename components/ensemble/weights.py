@@ -33,6 +33,11 @@ class Weights:
     losses: dict[str, float]
 
 
+def described(weights: Mapping[str, float]) -> str:
+    """Returns the weights of members as a text: `0.6250 tensorflow, 0.3750 pytorch`."""
+    return ", ".join(f"{weight:.4f} {name}" for name, weight in weights.items())
+
+
 def find_weights(
     task: str,
     labels: np.ndarray,

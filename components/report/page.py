@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from switchyard.components.data_gate.page import DataPart, data_sections, subtitle
+from switchyard.components.ensemble.weights import described
 from switchyard.components.evaluation.page import evaluation_sections, verdict_section
 from switchyard.components.evaluation.results import Evaluation
 from switchyard.components.evaluation.servability import Servability
@@ -94,5 +95,5 @@ def _training_sections(
         legend(ax)
         plots.append(svg(figure, f"{metric} by epoch"))
     lines = [f"{name}, tuned: {', '.join(f'{k} {v}' for k, v in values.items())}" for name, values in tuned.items()]
-    lines += [f"{name}: {', '.join(f'{w:.4f} {member}' for member, w in of.items())}" for name, of in weights.items()]
+    lines += [f"{name}: {described(of)}" for name, of in weights.items()]
     return [{"title": "Training", "lines": lines, "plots": plots}] if plots or lines else []

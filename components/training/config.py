@@ -333,7 +333,7 @@ class TrainerConfig(Section):
         of_frameworks = {n: getattr(self, n) for n in ("model", "loss", "callbacks", "start_from", "initialize", "freeze")}
         for name, given in of_frameworks.items():
             for key in given if isinstance(given, dict) else ():
-                known = (*FRAMEWORKS, *(trainer_name(f) for f in self.frameworks))
+                known = tuple(dict.fromkeys((*FRAMEWORKS, *map(trainer_name, self.frameworks))))
                 if trainer_name(key) not in known and not re.fullmatch(own, key):
                     raise ValueError(
                         f"{name}: {key!r} is not a framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}"
@@ -361,7 +361,7 @@ class TrainerConfig(Section):
             raise ValueError(f"framework: the list is empty; allowed: {', '.join(FRAMEWORKS)}, or 'package.module:Class'")
         short = [trainer_name(f) for f in self.listed]
         if len(set(short)) != len(short):
-            raise ValueError(f"framework: lists a trainer twice, received {', '.join(short)}")
+            raise ValueError(f"framework: lists a trainer twice, received {', '.join(short)}; name each once")
         if self.ensemble and len(self.frameworks) < 2:
             raise ValueError(
                 f"framework: an ensemble is made of two trained models or more, received {', '.join(self.listed)}; add them, as "

@@ -47,7 +47,7 @@ def custom_labels(frame: pd.DataFrame, labels: Sequence[str], shape: Sequence[in
     """Returns the labels of a custom task, float64 (n, numbers), or (n, 0) without a label.
 
     Args:
-        frame: rows, each with a label.
+        frame: rows, each with a label, indexed by their numbers in the file.
         labels: the label column, or none.
         shape: the shape of a row's label; () of a number.
         data: the file, for errors.
@@ -61,7 +61,7 @@ def custom_labels(frame: pd.DataFrame, labels: Sequence[str], shape: Sequence[in
         return np.empty((len(frame), 0))
     [label], wanted = labels, math.prod(shape)
     rows = []
-    for number, value in enumerate(frame[label]):
+    for number, value in frame[label].items():
         try:
             rows.append([float(each) for each in _flat(value)])
         except (TypeError, ValueError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from switchyard.components.errors import (
     CANCELLED,
@@ -152,14 +153,23 @@ tracking_uri_option = click.option(
 )
 
 
+def _refuse_given(*names: str) -> None:
+    """Raises ArgumentError if one of the options of a connection is on the command line, for a command without --host."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ArgumentError(name, "without --host there is no connection; give --host URL, or remove it")
+
+
 def connection_options(command: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
     """Adds the options of the connection to Kubeflow Pipelines and passes them on as one `connection`.
 
     Args:
         command: the command.
-        required: False: without a URL, in the option or the variable, the connection is None.
+        required: False: without a URL, in the option or the variable, the connection is None, and its other options are refused.
     """
 
+    @handle_errors
     @wraps(command)
     def run(
         host: str | None,
@@ -174,6 +184,8 @@ def connection_options(command: Callable[..., Any], *, required: bool = True) ->
         from switchyard.pipelines.runners.kubeflow.cluster.client import Connection
 
         found = Connection(host, namespace, token_file, ca_cert, insecure, timeout) if host else None
+        if found is None:
+            _refuse_given("namespace", "token_file", "ca_cert", "insecure", "timeout")
         return command(*args, connection=found, **kwargs)
 
     options = (

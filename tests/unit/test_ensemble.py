@@ -117,11 +117,13 @@ REFUSED = [
     Case(
         "of one", "two trained models or more, received pytorch, ensemble", config(trainer={"framework": ["pytorch", "ensemble"]})
     ),
-    Case("twice", "lists a trainer twice", config(trainer={"framework": [*ALL, "ensemble"]})),
+    Case("twice", "pytorch, ensemble, ensemble; name each once", config(trainer={"framework": [*ALL, "ensemble"]})),
     Case("misspelt", "Did you mean 'ensemble'", config(trainer={"framework": ["tensorflow", "pytorch", "ensembel"]})),
     Case("its loss", "loss: 'ensemble' is not a framework", config(trainer={"framework": ALL, "loss": {"ensemble": "focal"}})),
     Case(
-        "its start", "'ensemble' is not a framework", config(trainer={"framework": ALL, "start_from": {"ensemble": "champion"}})
+        "its start",
+        "'ensemble' is not a framework; allowed: tensorflow, pytorch, lightgbm.",
+        config(trainer={"framework": ALL, "start_from": {"ensemble": "champion"}}),
     ),
     Case("a ranking", "a ranking task has no ensemble", config(trainer={"framework": ALL}, task="ranking", group="q")),
     Case(

@@ -33,6 +33,14 @@ def test_this_machine_is_described_by_the_command(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("given", [["--namespace", "team"], ["--insecure"], ["--timeout", "5"]])
+def test_options_of_a_connection_are_refused_without_one(given, monkeypatch):
+    monkeypatch.delenv("SWITCHYARD_KFP_HOST", raising=False)
+    done = CliRunner().invoke(command, given)
+    assert done.exit_code == 2
+    assert done.stderr == f"error: {given[0]}: without --host there is no connection; give --host URL, or remove it\n"
+
+
 def test_too_little_memory_and_a_folder_that_cannot_be_written_are_refused(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2 * 2**30, available=2**30))
     assert machine_checks._memory().outcome == FAILED

@@ -204,13 +204,13 @@ def test_two_models_are_compared_by_the_users_metrics_on_the_same_rows(tmp_path)
     [
         ([[[1, 2], [3, 4]], np.array([[5, 6], [7, 8]])], [2, 2], [[1, 2, 3, 4], [5, 6, 7, 8]]),
         ([1, "2.5"], [], [[1], [2.5]]),
-        ([[1, 2], [3]], [2], "y of row 1 is not 2 finite numbers"),
-        ([[1, 2], [3, None]], [2], "y of row 1 is not 2 finite numbers"),
-        ([[1, float("inf")]], [2], "y of row 0 is not 2 finite numbers"),
+        ([[1, 2], [3]], [2], "y of row 3 is not 2 finite numbers"),
+        ([[1, 2], [3, None]], [2], "y of row 3 is not 2 finite numbers"),
+        ([[1, float("inf")]], [2], "y of row 2 is not 2 finite numbers"),
     ],
 )
 def test_labels_of_a_custom_task_are_read_for_a_comparison(values, shape, expected):
-    frame = pd.DataFrame({"y": values})
+    frame = pd.DataFrame({"y": values}, index=range(2, 2 + len(values)))  # the rows before have no label
     assert custom_labels(frame, [], shape, Path("d.jsonl")).shape == (len(values), 0)
     if isinstance(expected, str):
         with pytest.raises(UserError, match=expected):
