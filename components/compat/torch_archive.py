@@ -8,6 +8,7 @@ which it calls first, does not.
 from __future__ import annotations
 
 import io
+import warnings
 
 import torch
 from torch.export.pt2_archive._package import load_pt2
@@ -37,4 +38,7 @@ def load_current(content: bytes) -> torch.export.ExportedProgram:
     Raises:
         RuntimeError: the archive has another format.
     """
-    return load_pt2(io.BytesIO(content)).exported_programs["model"]
+    with warnings.catch_warnings():
+        # Weights are views of bytes that are not writable; predictions do not write to them.
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return load_pt2(io.BytesIO(content)).exported_programs["model"]

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import warnings
 import zipfile
 
 import pytest
@@ -194,6 +195,18 @@ def test_an_expanded_constant_is_stored_once_and_served(tmp_path):
     loaded = load_program(tmp_path / "model.pt2", features=1).module(check_guards=False)
 
     assert loaded(example).tolist() == [[1000.0]] * 4
+
+
+def test_a_model_is_loaded_without_a_warning(archive):
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # otherwise once per process
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            load_program(archive, features=2)
+    finally:
+        torch.set_warn_always(always)
+    assert [str(w.message) for w in found if issubclass(w.category, UserWarning)] == []
 
 
 @pytest.mark.parametrize(
