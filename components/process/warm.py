@@ -39,7 +39,7 @@ _LEFT_SECONDS = 2.0
 class _Warm:
     folder: Path
     key: str
-    # Of this process when it was enabled: that of warm processes, which are not to have what the run sets.
+    # The variables when warm processes were enabled: what the run sets later is not theirs.
     environment: dict[str, str]
     missed: set[str] = field(default_factory=set)
 
@@ -290,7 +290,7 @@ def running() -> Iterator[Running]:
             except BlockingIOError:
                 key, _, kind = lock.stem.partition("-")
                 text = file.read()
-                with suppress(ValueError):  # it has not written its id yet
+                with suppress(ValueError):  # its id is not written yet
                     pid = int(text.rstrip("+"))
                     if _has_open(pid, file.fileno()):
                         yield Running(key, kind, pid, lock.with_suffix("").exists(), text.endswith("+"))

@@ -76,7 +76,7 @@ class PytorchTrainer(Trainer):
         """See the base class."""
         without_hints()
         if request.accelerator.kind == "cpu":
-            # Lightning asks NVIDIA's library for GPUs, for processes that fork; PyTorch would open it in each step.
+            # Lightning looks for GPUs by NVIDIA's library, for processes that fork; PyTorch would open it in each step.
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         with numerics(request.accelerator):
             return self._fit(request, report)

@@ -141,7 +141,7 @@ class _Follower:
         return {stage: s for stage, s in found.items() if self._newer(s, self._shown.get(stage))}
 
     def _still(self, found: dict[str, StageState]) -> float:
-        """Returns for how many seconds v2beta1 has not changed an unfinished stage, since the Workflow was last read."""
+        """Returns for how many seconds v2beta1 has returned an unfinished stage unchanged, since the Workflow was last read."""
         now = time.monotonic()
         changed = [stage for stage, state in found.items() if state != self._seen.get(stage)]
         self._changed |= dict.fromkeys(changed, now)
