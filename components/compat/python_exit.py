@@ -15,7 +15,8 @@ from typing import NoReturn
 def exit_at_once(code: int) -> NoReturn:
     """Runs the `atexit` functions, flushes the standard streams and exits without teardown."""
     atexit._run_exitfuncs()
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            if stream:  # None where the process was started with it closed
+                stream.flush()
     os._exit(code)

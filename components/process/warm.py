@@ -164,20 +164,33 @@ def start_missed() -> None:
         left = [one for one in ours.values() if one.is_ready and _MODULES.get(one.kind) in modules]
         stop([*others, *left], _LEFT_SECONDS if left else 0)
         for module in sorted(modules):
-            with suppress(OSError), (warm.folder / f"{warm.key}.log").open("ab") as log:
-                # Not waited for: it outlives this process.
-                _started.append(
-                    interpreter.start(
-                        module,
-                        [str(warm.folder), warm.key],
-                        env=warm.environment,
-                        cwd="/",
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        start_new_session=True,
-                    )
-                )
+            with suppress(OSError):  # another command has started it
+                _started.append(_start(module, warm))
+
+
+def _start(module: str, warm: _Warm) -> subprocess.Popen[Any]:
+    """Starts a warm process, which outlives this one. It has its lock from the start, so that `running` finds it."""
+    kind = next(kind for kind, of in _MODULES.items() if of == module)
+    lock = os.open(warm.folder / f"{warm.key}-{kind}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        with (warm.folder / f"{warm.key}.log").open("ab") as log:
+            process = interpreter.start(
+                module,
+                [str(warm.folder), warm.key, str(lock)],
+                env=warm.environment,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+        os.pwrite(lock, str(process.pid).encode(), 0)
+    finally:
+        os.close(lock)
+    return process
 
 
 def stop(found: Sequence[Running], seconds: float) -> list[Running]:

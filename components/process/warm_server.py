@@ -49,17 +49,18 @@ class WarmServer:
         folder: folder of the sockets.
         key: digest of what it inherits, see `warm_key`.
         kind: what it imports.
+        lock: descriptor of its lock's file, if what has started it has locked it.
         idle_seconds: it ends after as long without an order and without a process forked from it.
     """
 
-    def __init__(self, folder: Path, key: str, kind: str, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(self, folder: Path, key: str, kind: str, lock: int | None = None, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._folder, self._key, self._idle_seconds = folder, key, idle_seconds
         self._started = time.time_ns()
         self._environment = dict(os.environ)
         self._installed = warm_key.installed()
         self._children: set[int] = set()
         self._lock = -1
-        self._take(kind)
+        self._take(kind, lock)
 
     def fork(self, kind: str) -> bool:
         """Forks a warm process of another kind with the imports so far; returns whether this is the fork."""
@@ -69,13 +70,17 @@ class WarmServer:
         self._take(kind)
         return True
 
-    def _take(self, kind: str) -> None:
+    def _take(self, kind: str, lock: int | None = None) -> None:
         self._address = self._folder / f"{self._key}-{kind}"
-        self._lock = os.open(f"{self._address}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if lock is None:
+            lock = os.open(f"{self._address}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.set_inheritable(lock, False)
+        self._lock = lock
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os._exit(0)
+        self._address.unlink(missing_ok=True)  # of one that was killed
         _remove_old(self._folder)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
@@ -98,7 +103,6 @@ class WarmServer:
         self._by_imports = {n: (before.get(n), value) for n, value in os.environ.items() if before.get(n) != value}
         gc.collect()
         gc.freeze()  # the collector would copy the pages that forks share
-        self._address.unlink(missing_ok=True)
         os.umask(0o077)
         self._listening = unix_socket.listening(str(self._address))
         signal.signal(signal.SIGTERM, lambda *_: self._end())

@@ -1,6 +1,8 @@
 """The documented exit codes are those of the code."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -11,6 +13,7 @@ from switchyard.components import errors
 from switchyard.components.errors import CancelledError, DataGateError, StageError, TrainingError, UserError
 from switchyard.components.process.variables import DEBUG
 from switchyard.pipelines.commands.options import EXIT_CODES, handle_errors
+from tests.command import REPOSITORY, environment
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
@@ -79,3 +82,9 @@ def test_the_documented_messages_are_those_of_the_code(message):
     texts = [re.sub(r'"\s*f?"', "", file.read_text()) for file in sources]
     words = [w for w in re.split(r"SIGKILL|\. (?=[A-Z])|; ", said) if w]
     assert all(any(w.strip() in text for text in texts) for w in words), words
+
+
+def test_the_exit_code_is_kept_where_standard_output_is_closed():
+    code = "from switchyard.components.compat.python_exit import exit_at_once; exit_at_once(2)"
+    command = ["bash", "-c", 'exec "$@" >&-', "bash", sys.executable, "-c", code]
+    assert subprocess.run(command, env=environment(PYTHONPATH=REPOSITORY), check=False).returncode == 2

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -24,7 +25,7 @@ import job
 from switchyard.components.process import unix_socket
 from switchyard.components.process.warm_server import WarmServer
 {before}
-WarmServer(Path(sys.argv[1]), "key", "stages", {idle}).serve()
+WarmServer(Path(sys.argv[1]), "key", "stages", idle_seconds={idle}).serve()
 """
 JOB = """
 import json, os, signal, sys, time
@@ -240,7 +241,10 @@ def started_beside(others, monkeypatch):
     """Returns the modules that are started, and the processes that are ended, where those of other environments run."""
     started, ended = [], []
     monkeypatch.setattr(warm, "running", lambda: iter(others))
-    monkeypatch.setattr("switchyard.components.process.interpreter.start", lambda module, *_, **__: started.append(module))
+    process = SimpleNamespace(pid=1)
+    monkeypatch.setattr(
+        "switchyard.components.process.interpreter.start", lambda module, *_, **__: started.append(module) or process
+    )
     monkeypatch.setattr(os, "kill", lambda pid, number: ended.append(pid))
     warm._enabled[0].missed.update((warm.STAGES, warm.TRAININGS, warm.BARE))
     warm.start_missed()
@@ -249,6 +253,24 @@ def started_beside(others, monkeypatch):
 
 def test_what_was_missed_is_started_once(enabled, monkeypatch):
     assert started_beside([], monkeypatch) == (2, [])
+
+
+def test_what_was_just_started_is_found_and_stopped_before_it_has_imported_anything(enabled, tmp_path, monkeypatch):
+    started = []
+
+    def start(module, arguments, *, pass_fds, **_):
+        started.append(subprocess.Popen(["sleep", "60"], pass_fds=pass_fds))
+        return started[-1]
+
+    monkeypatch.setattr(warm, "runtime_folder", lambda: tmp_path)
+    monkeypatch.setattr("switchyard.components.process.interpreter.start", start)
+    warm._enabled[0].missed.update((warm.STAGES, warm.TRAININGS, warm.BARE))
+    warm.start_missed()
+    warm.start_missed()  # as another command would
+    found = list(warm.running())
+    assert sorted((one.kind, one.pid) for one in found) == [("stages", started[0].pid), ("trainings", started[1].pid)]
+    assert warm.stop(found, 10) == []
+    assert [process.wait(10) for process in started] == [-signal.SIGTERM] * 2
 
 
 def test_nothing_is_started_while_another_environments_are_unused(enabled, monkeypatch):

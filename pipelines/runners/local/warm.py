@@ -1,4 +1,4 @@
-"""`python -m switchyard.pipelines.runners.local.warm FOLDER KEY`: a warm process from which a run and its stages are forked."""
+"""`python -m switchyard.pipelines.runners.local.warm FOLDER KEY LOCK`: a run and its stages are forked from it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _COMMANDS = (
 )
 
 
-def main(folder: Path, key: str) -> None:
+def main(folder: Path, key: str, lock: int) -> None:
     """Imports what runs and stages need, and serves."""
-    server = WarmServer(folder, key, warm.STAGES)
+    server = WarmServer(folder, key, warm.STAGES, lock)
     from switchyard.pipelines.runners.local import preload
     from switchyard.pipelines.runners.this_machine import NEEDED
 
@@ -44,4 +44,4 @@ def fork_stages(payload: None, descriptors: Sequence[int]) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""`python -m switchyard.pipelines.runners.local.warm_trainings FOLDER KEY`: warm processes that training servers are forked from.
+"""`python -m switchyard.pipelines.runners.local.warm_trainings FOLDER KEY LOCK`: training servers are forked from these.
 
 Two, as a training server is two, see `training_server`: one that has imported what the server of a PyTorch model imports, for
 infra validation, and one that has imported the PyTorch trainer.
@@ -19,9 +19,9 @@ from switchyard.components.training.trainers import TRAINERS
 from switchyard.components.training.workers import training_server
 
 
-def main(folder: Path, key: str) -> None:
+def main(folder: Path, key: str, lock: int) -> None:
     """Imports what trainings in PyTorch, and servers of their models, need, and serves."""
-    server = WarmServer(folder, key, warm.TRAININGS)
+    server = WarmServer(folder, key, warm.TRAININGS, lock)
     import_torch_first()
     importlib.import_module(PREDICTORS["pytorch"].partition(":")[0])
     if server.fork(warm.BARE):
@@ -34,4 +34,4 @@ def main(folder: Path, key: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
