@@ -67,6 +67,7 @@ def model_card(
     passed = "passed all gates" if result.passed else "did not pass"
     parts = [
         f"**{plain(result.framework)}**, {evaluation.task}: {passed}{' and is blessed' if result.blessed else ''}. {plain(why)}",
+        *([f"Weighted mean of its members' predictions: {plain(members)}"] if members else []),
         "### Metrics\n\n" + _metrics(result, evaluation),
     ]
     if result.slices:
@@ -79,8 +80,6 @@ def model_card(
     parts.append("### Limits\n\n" + _bullets(dict.fromkeys([*limits, *own])))
     if started:
         parts.append(f"Training started from {plain(started[STARTED_FROM])}, digest `{started[STARTED_FROM_DIGEST]}`")
-    if members:
-        parts.append(f"Weighted mean of the predictions of {plain(members)}")
     if digest:
         parts.append(f"Digest of the bundle: `{digest}`")
     return _joined(parts, _CARD_LENGTH)

@@ -73,7 +73,7 @@ def test_it_is_a_candidate_beside_its_members(combined):
     assert models["ensemble"]["metrics"]["loss"] < min(models[name]["metrics"]["loss"] for name in MEMBERS) + 0.005
     version = version_of_ensemble(workspace)
     assert all(name in version.tags["members"] for name in MEMBERS)
-    assert "Weighted mean of the predictions of" in version.description
+    assert "Weighted mean of its members' predictions: " in version.description
 
 
 def test_its_weights_are_those_of_the_bundle_in_mlflow_and_in_the_report(combined):

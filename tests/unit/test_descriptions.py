@@ -98,6 +98,12 @@ def test_a_card_names_the_version_that_the_training_started_from():
     assert "started from" not in model_card(found.models["a"], found, SUMMARY, "", "")
 
 
+def test_the_card_of_an_ensemble_begins_with_its_members():
+    found = evaluation()
+    card = model_card(found.models["a"], found, SUMMARY, "", "", members="0.6250 tensorflow, 0.3750 pytorch")
+    assert card.splitlines()[2] == f"Weighted mean of its members' predictions: {plain('0.6250 tensorflow, 0.3750 pytorch')}"
+
+
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "[x](http://example.com)", "a | b", "`c`", "![](x)"])
 def test_names_of_the_data_are_no_markup(name):
     found = evaluation({f"{name}=1": {"auc": 0.5, "example_count": 1.0}})
