@@ -54,12 +54,13 @@ def sign(folder: Path, config: SigningConfig) -> str:
         return file.read_text(encoding="utf-8")
 
 
-def verify_signature(folder: Path, key: Path) -> None:
+def verify_signature(folder: Path, key: Path, what: str = "model") -> None:
     """Checks the signature in a folder, and by it all files of the folder.
 
     Args:
         folder: folder of the MLflow Model.
         key: PEM file with the signer's public key, or with the certificate that its chain ends in.
+        what: the model's name in errors.
 
     Raises:
         UserError: there is no signature, it is another key's, or a file is not as it was signed; no file was opened.
@@ -68,14 +69,14 @@ def verify_signature(folder: Path, key: Path) -> None:
     signature = folder / SIGNATURE
     if signature.is_symlink() or not signature.is_file():
         raise UserError(
-            f"model: has no signature ({SIGNATURE}). {_NEXT} Train it again with `signing` in the YAML, or leave out the key."
+            f"{what}: has no signature ({SIGNATURE}). {_NEXT} Train it again with `signing` in the YAML, or leave out the key."
         )
     try:
         verifier.verify(folder, signature)
     except Exception as error:  # the library raises what its parsers and OpenSSL raise
         reason = first_line(error).rstrip(".") or type(error).__name__
         raise UserError(
-            f"model: its signature does not verify with {key}: {reason}. {_NEXT} Use the key of its signer, or a version "
+            f"{what}: its signature does not verify with {key}: {reason}. {_NEXT} Use the key of its signer, or a version "
             "whose files are as they were signed."
         ) from None
 

@@ -66,18 +66,23 @@ def download_version(
     try:
         if digest is not None:
             verify(target, digest)
-        return verified_digest(target, verify_by) if verify_by else digest
+        return verified_digest(target, verify_by, f"{name} version {version}") if verify_by else digest
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
 
 
-def verified_digest(folder: Path, key: Path) -> str | None:
+def verified_digest(folder: Path, key: Path, what: str = "model") -> str | None:
     """Returns the digest of a folder's manifest after checking all files, by the manifest and by the signature with `key`.
+
+    Args:
+        folder: folder of the MLflow Model.
+        key: file with the public key or certificate.
+        what: the model's name in errors.
 
     Raises:
         UserError: the files are not as they were signed.
     """
     verify(folder)
-    verify_signature(folder, key)
+    verify_signature(folder, key, what)
     return own_digest(folder)

@@ -142,7 +142,7 @@ def test_each_command_that_opens_a_version_refuses_it_with_another_key(command, 
     program, arguments = given[command]
     done = CliRunner().invoke(program, [str(a) for a in (*arguments, "--tracking-uri", uri, "--verify", other)])
     assert done.exit_code == 2
-    assert f"signature does not verify with {other}" in done.output
+    assert f"error: m version 1: its signature does not verify with {other}" in done.output
     assert not (tmp_path / "manifests").exists()
     done = CliRunner().invoke(program, [str(a) for a in (*arguments, "--tracking-uri", uri, "--verify", keys[0])])
     assert "--verify: " in done.output

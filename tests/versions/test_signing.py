@@ -114,12 +114,13 @@ def test_a_server_verifies_what_it_serves_and_what_it_swaps_in(signed, warm, tmp
         signature.write_text(content.replace("a", "b", 1))
         move = ["models", "promote", "breast_cancer", "--why", "test", "--force", "--workspace", workspace]
         assert warm(*move, other).code == 0
-        refused = f"version {other} cannot be served and is not swapped in: model: its signature does not verify"
+        named = f"breast_cancer version {other}"
+        refused = f"version {other} cannot be served and is not swapped in: {named}: its signature does not verify"
         wait_until(lambda: refused in (tmp_path / "log").read_text(), 60, "refused")
         assert server.request("/v2/models/breast_cancer")[2]["versions"] == [champion]
         assert warm(*move, champion).code == 0
     signature.unlink()
     done = warm("serve", f"breast_cancer@{other}", *options, "--port", "0")
     assert done.code == 2
-    assert "model: has no signature (model.sig)" in done.stderr
+    assert f"{named}: has no signature (model.sig)" in done.stderr
     signature.write_text(content)
