@@ -82,9 +82,17 @@ def until(condition):
         time.sleep(0.02)
 
 
+def default_signals():
+    """What tests are started by, such as `nohup` or a shell without job control, may ignore them."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def client(folder, target, payload=None, **options):
     code = CLIENT.format(target=target, payload=payload)
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, "cwd": folder, **options}
+    # A process group of its own, with a parent outside it: the kernel does not stop processes of an orphaned group.
+    options = {"process_group": 0, "preexec_fn": default_signals, **options}
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment(PYTHONPATH=REPOSITORY, X="1"), **options)
 
 
