@@ -15,6 +15,7 @@ from typing import Any, cast
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
+import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
@@ -173,7 +174,7 @@ def _write(target: Path, work: Path, info: BundleInfo, rows: pd.DataFrame, depen
 def _without_places(folder: Path) -> None:
     """Removes the paths of this machine from an MLflow Model: its readers would see them, and its digest depend on them."""
     file = folder / MLMODEL_FILE_NAME
-    model = Model.load(str(file))
+    model = Model.from_dict(yaml.safe_load(file.read_text(encoding="utf-8")))  # `Model.load` takes a path with a # for an address
     described = model.flavors[mlflow.pyfunc.FLAVOR_NAME]
     described["model_code_path"] = _SERVE.name  # MLflow reads the name alone
     for artifact in described["artifacts"].values():
