@@ -117,7 +117,7 @@ def within(seconds: float, pattern: str, ask: Callable[[], Any]) -> Any:
             found.put(("retry", " ".join(str(record.args[2]).split())))
         return False
 
-    # It stays: the thread goes on with its retries, which are of no use, until the process ends.
+    # It stays: the thread retries, to no use, until the process ends.
     logging.getLogger(_RETRIES).addFilter(retried)
     thread.start()
     reason, until = "", time.monotonic() + seconds

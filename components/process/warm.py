@@ -244,12 +244,12 @@ def _hand_on(forked: Forked, number: int) -> None:
     if number == signal.SIGTSTP:
         handler = signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-        signal.signal(number, handler)  # here when this process goes on
+        signal.signal(number, handler)  # here when this process continues
         forked.signal(signal.SIGCONT)
 
 
 def stop_with_its_forks() -> None:
-    """Makes a Ctrl-Z stop the processes forked for this one as well, until it goes on."""
+    """Makes a Ctrl-Z stop the processes forked for this one as well, until it continues."""
 
     def stop(*_: Any) -> None:
         for forked in list(_forked):

@@ -56,7 +56,7 @@ def status() -> None:
 @command.command("stop")
 @handle_errors
 def stop() -> None:
-    """Stop the warm processes; a run that was forked from one goes on."""
+    """Stop the warm processes; a run that was forked from one continues."""
     stopped = list(warm.running())
     for left in warm.stop(stopped, _STOP_SECONDS):
         with suppress(ProcessLookupError):
