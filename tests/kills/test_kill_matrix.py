@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 
 from tests.command import ANEW, BREAST_CANCER, STAGES, all_gone, lines_until, run, start
 
-# Long enough for a kill in between, by a machine that is busy.
-TRAINED_LONG = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperparameters.early_stopping=null"]
+# Long enough for a kill in between, on a quiet machine and on a busy one.
+TRAINED_LONG = ["--set", "trainer.hyperparameters.epochs=300", "--set", "trainer.hyperparameters.early_stopping=null"]
 
 
 def kill_as_it_begins(stage, workspace, *arguments):

@@ -279,7 +279,7 @@ def test_a_changed_registered_version_is_neither_deployed_nor_compared(file, reg
     rows = tmp_path / "rows.csv"
     rows.write_text(f"{FEATURE},y\n1.0,3.0\n2.0,5.0\n")
     with pytest.raises(UserError, match=f"{file}' was changed"):
-        deploy_tensorflow_serving("m@1", uri, None, tmp_path / "out", trust=False)
+        deploy_tensorflow_serving("m@1", uri, None, tmp_path / "out", trust=False, verify=None)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=f"{file}' was changed"):
         compare(uri, "m", ["1", "2"], rows, as_json=False)
