@@ -13,12 +13,12 @@ from switchyard.components.tasks import TASKS
 from switchyard.components.training.augmentation import augmented
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.columns import read_features
-from switchyard.components.training.config import HyperparametersConfig, TreesConfig
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import WHOLE, Shard
 from switchyard.components.training.examples import transformed_examples
 from switchyard.components.training.hooks import Hooks, hooks_in
 from switchyard.components.training.hyperparameters import EARLY_STOPPING_EPOCHS, Hyperparameters, Trees
+from switchyard.components.training.hyperparameters_config import HyperparametersConfig, TreesConfig
 from switchyard.components.training.losses import OF_MODEL, Loss, check_smoothing, named_loss
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.names import COMMON_TO_TREES

@@ -7,7 +7,7 @@ from typing import Any
 from switchyard.components.config import Section
 from switchyard.components.ingest.config import AugmentConfig
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.config import HyperparametersConfig, TreesConfig
+from switchyard.components.training.hyperparameters_config import HyperparametersConfig, TreesConfig
 from switchyard.components.user_code.loading import UserCode
 
 

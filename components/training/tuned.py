@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.training.config import HyperparametersConfig, TreesConfig
+from switchyard.components.training.hyperparameters_config import HyperparametersConfig, TreesConfig
 from switchyard.components.training.names import MODEL_PARAMETER, TREE_PARAMETER
 from switchyard.components.training.settings import TrainerSettings
 

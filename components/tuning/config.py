@@ -12,7 +12,7 @@ from pydantic import Field, StrictInt, ValidationError, model_validator
 from switchyard.components.config import LARGEST, Number, Positive, Section
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.metrics import trained_names
-from switchyard.components.training.config import MOST_LEAVES
+from switchyard.components.training.hyperparameters_config import MOST_LEAVES
 from switchyard.components.training.names import MODEL_PARAMETER, NETWORKS, TREE_PARAMETER, TREES, Optimizer, Schedule
 
 # Hyperparameter -> allowed values: whole numbers or numbers above 0, shares between 0 and 1, parts above 0 up to 1, or choices.

@@ -36,8 +36,8 @@ def measure_own(file: Path | None, rows: Rows) -> tuple[dict[str, Mapping[str, f
     changes: dict[str, Change] = {}
     for metric in own_names(file):
         samples = own_replicates(str(file), metric, rows)
-        values = [measured[model].get(metric) for model in (first, second)]
-        change = None if None in values else float(values[1] - values[0])  # type: ignore[operator]
+        values = [measured[model][metric] for model in (first, second) if metric in measured[model]]
+        change = float(values[1] - values[0]) if len(values) == 2 else None
         drawn = interval(samples[second] - samples[first]) if {first, second} <= samples.keys() else None
         changes[metric] = change, drawn
     return measured, changes

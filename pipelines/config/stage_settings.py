@@ -13,8 +13,9 @@ from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
-from switchyard.components.training.config import HyperparametersConfig, is_code, trainer_name
+from switchyard.components.training.config import is_code, trainer_name
 from switchyard.components.training.huggingface import CODE, HuggingFaceModel
+from switchyard.components.training.hyperparameters_config import HyperparametersConfig
 from switchyard.components.training.names import COMMON_TO_TREES, FRAMEWORKS, NETWORKS, TREES
 from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.tuning.config import TuningSettings

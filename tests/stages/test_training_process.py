@@ -18,8 +18,8 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.columns import FILE, ColumnsWriter, features_json
-from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.example_source import blocks
+from switchyard.components.training.hyperparameters_config import HyperparametersConfig
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.workers.group import train

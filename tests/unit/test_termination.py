@@ -93,6 +93,20 @@ CASES = {
 }
 
 
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=environment(PYTHONPATH=REPOSITORY),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        # A shell's or a supervisor's own choice is not the container's.
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    )
+
+
 def test_the_reason_of_a_terminated_task_is_written_before_a_library_that_hears_no_signal_returns():
     """Under Argo a second is left, and the exception may not propagate in it."""
     body = """
@@ -106,16 +120,7 @@ with report_failure(), until_terminated():
     print("after the library", file=sys.stderr, flush=True)
     raise AssertionError
 """
-    done = subprocess.run(
-        [sys.executable, "-c", body],
-        cwd=REPOSITORY,
-        env=environment(PYTHONPATH=REPOSITORY),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
-    )
+    done = run(body)
     reason = "switchyard: error: terminated (SIGTERM)"
     assert done.returncode == 1, done.stderr
     assert done.stderr.count(reason) == 1
@@ -126,16 +131,6 @@ with report_failure(), until_terminated():
 def test_sigterm_ends_running_code(case):
     body, said = CASES[case]
     again = "0.2" if "sleep" in body else "1.0"
-    done = subprocess.run(
-        [sys.executable, "-c", HEAD.replace("{again}", again).replace("{body}", body.strip("\n "))],
-        cwd=REPOSITORY,
-        env=environment(PYTHONPATH=REPOSITORY),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        # A shell's or a supervisor's own choice is not the container's.
-        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
-    )
+    done = run(HEAD.replace("{again}", again).replace("{body}", body.strip("\n ")))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == said

@@ -6,7 +6,7 @@ import pytest
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.config import HyperparametersConfig
+from switchyard.components.training.hyperparameters_config import HyperparametersConfig
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger
 from switchyard.components.training.settings import TrainerSettings

@@ -16,8 +16,8 @@ from switchyard.components.errors import TrainingError
 from switchyard.components.progress import set_sink
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, features_json
-from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.example_source import blocks
+from switchyard.components.training.hyperparameters_config import HyperparametersConfig
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.pytorch import batches, default_model, epochs, module
 from switchyard.components.training.pytorch import compile as compiler
