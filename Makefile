@@ -15,7 +15,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-unit test-all test-suites durations pictures screenshots reference docs mutants landed flink tpu lint format lock audit sbom sbom-image image clean
+.PHONY: help setup demo test test-unit test-all test-suites durations pictures screenshots reference docs mutants landed flink tpu lint format lock lock-macos audit sbom sbom-image image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -213,6 +213,11 @@ lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.tx
 	  --constraint requirements.lock --output-file components/user_code/constraints-3.11.txt
 	$(CONSTRAINTS) --universal --python-version 3.12 --constraint $(NEW_LOCK) --output-file components/user_code/constraints-3.12.txt
 	for tool in audit docs; do $(COMPILE_311) infra/$$tool/requirements.in --output-file infra/$$tool/requirements.lock || exit; done
+
+lock-macos: setup ## Check that every package of the newer lock can be installed on macOS (arm64)
+	$(UV) pip install --dry-run --quiet --target build/macos --python-platform aarch64-apple-darwin --python-version 3.13 \
+	  --require-hashes -r $(NEW_LOCK)
+	@echo "$(NEW_LOCK) resolves on macOS (arm64), Python 3.13"
 
 ACCELERATOR ?= cpu
 CONTAINERS ?= $(firstword $(foreach tool,docker podman,$(shell command -v $(tool) 2>/dev/null)))

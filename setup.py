@@ -12,7 +12,7 @@ KUBEFLOW = ["kfp>=2.17,<2.17.3", "kfp-kubernetes>=2.17,<2.17.3"]
 SIGNING = ["cryptography>=42", "model-signing>=1.1,<2", "pyopenssl>=24"]
 # The only one of TensorFlow's CUDA libraries that PyTorch's wheel does not bring. `tensorflow[and-cuda]` lists all of them, with
 # an NCCL later than the one that PyTorch pins, so it needs an override; NCCL 2 keeps its ABI.
-GPU = ["nvidia-cuda-nvcc-cu12>=12.5.82,<13"]
+GPU = ["nvidia-cuda-nvcc-cu12>=12.5.82,<13 ; sys_platform == 'linux'"]
 
 setup(
     name="switchyard",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +35,9 @@ def peer(connection: socket.socket) -> tuple[int, int]:
 @contextmanager
 def _short(address: str) -> Iterator[str]:
     """Yields a path to a socket within the length limit of socket addresses, however deep its folder is."""
+    if sys.platform != "linux":  # no `/proc`: the address is used as it is
+        yield address
+        return
     folder = os.open(os.path.dirname(address), os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{os.path.basename(address)}"

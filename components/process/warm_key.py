@@ -29,6 +29,8 @@ _DESCRIPTOR = re.compile(r"/(dev|proc/[^/]+)/fd/(?![012]\b)")
 
 def refusal(environment: Mapping[str, str]) -> str | None:
     """Returns why a forked process would differ from this one; None if it would not."""
+    if sys.platform != "linux":
+        return "a system without Linux's process descriptors"
     options = sys.orig_argv[1:2]
     different = {
         # Its fork server is not known, see `compat.fork_server`.

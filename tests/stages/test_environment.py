@@ -25,8 +25,8 @@ def program(path, text):
 def machine(tmp_path):
     """Returns a function that runs the script on a machine with some glibc and some Pythons."""
 
-    def choose(glibc, pythons, named=""):
-        for name, text in {"getconf": f"glibc {glibc}", **{f"python{v}": v for v in pythons}}.items():
+    def choose(glibc, pythons, named="", system="Linux x86_64"):
+        for name, text in {"getconf": f"glibc {glibc}", "uname": system, **{f"python{v}": v for v in pythons}}.items():
             program(tmp_path / name, f"echo {text}")
         # The system's own Pythons are hidden by commands that run none, as shims of pyenv do.
         for name in {f"python3.{minor}" for minor in (11, 12, 13)} | {"python3"}:
@@ -54,6 +54,13 @@ def test_python_and_lock_follow_the_glibc_and_the_reason_is_printed(machine, gli
     assert re.match(r"==> python3\.\d+ \(Python 3\.\d+\) with requirements\S*\.lock: .+", done.stderr)
 
 
+def test_macos_on_arm64_has_the_lock_without_overrides_and_other_macs_are_refused(machine):
+    done = machine("", ["3.11", "3.12"], system="Darwin arm64")
+    assert (done.returncode, done.stdout.strip()) == (0, f"{NEW} python3.12"), done.stderr
+    assert "macOS" in done.stderr
+    assert machine("", ["3.12"], system="Darwin x86_64").returncode == 2
+
+
 def test_without_a_python_that_fits_the_error_names_those_that_do(machine):
     done = machine("2.36", ["3.13"])
     assert done.returncode == 2
@@ -67,7 +74,7 @@ def test_without_a_python_that_fits_the_error_names_those_that_do(machine):
 def test_a_system_whose_glibc_no_wheel_fits_is_refused(machine, glibc, named):
     done = machine(glibc, ["3.11"])
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"this system has {named}; the packages need Linux with glibc 2.28 or later" in done.stderr
+    assert f"this system has {named}; the packages need Linux with glibc 2.28 or later, or macOS on arm64" in done.stderr
 
 
 def test_a_python_named_by_the_user_is_used_or_refused(machine, tmp_path):
