@@ -36,6 +36,8 @@ setup(
             "examples/*/*.parquet",
             "examples/*/*/*.json",
             "examples/*/*/*.safetensors",
+            "project/templates/*.j2",
+            "project/templates/*/*.py",
         ],
         "switchyard.components": ["py.typed", "pages/*.html", "user_code/constraints-*.txt"],
     },

@@ -16,6 +16,7 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != os.path
 if TYPE_CHECKING:
     from switchyard.components.bundle.model import BundleModel
     from switchyard.components.bundle.pyfunc import PyfuncModel as PyfuncModel
+    from switchyard.components.data.feature_spec import FeatureSpec
     from switchyard.components.errors import ArgumentError, DataGateError, StageError, TrainingError, UserError
     from switchyard.components.training.contract import Trainer, TrainRequest, TrainResult
     from switchyard.components.training.epoch_metrics import epoch_metrics
@@ -43,6 +44,7 @@ _MODULES = {
     "BundleModel": "switchyard.components.bundle.model",
     "CompiledForKubeflow": "switchyard.pipelines.runners.kubeflow.compiler.compile",
     "DataGateError": "switchyard.components.errors",
+    "FeatureSpec": "switchyard.components.data.feature_spec",
     "ModelSpec": "switchyard.components.training.model_spec",
     "PredictedFile": "switchyard.pipelines.api.predict",
     "RunResult": "switchyard.pipelines.runners.contract",
@@ -82,6 +84,7 @@ __all__ = [
     "BundleModel",
     "CompiledForKubeflow",
     "DataGateError",
+    "FeatureSpec",
     "ModelSpec",
     "PredictedFile",
     "RunResult",

@@ -27,15 +27,17 @@ _ROWS = 64
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "eval", "dev", "test", "testing"})
 
 
-def class_folders(data: Sequence[str], label: str, workspace: Path | None, tell: Callable[[str], None]) -> dict[str, Any] | None:
+def class_folders(
+    data: Sequence[str], label: str, place: Callable[[str], Path], tell: Callable[[str], None]
+) -> dict[str, Any] | None:
     """Returns the pipeline of a folder of pictures, whose classes are the folders in it; None for any other data.
 
-    The pictures are copied into one Parquet file of the workspace, `data/NAME.parquet`: the columns `image` and the label.
+    The pictures are copied into one Parquet file: the columns `image` and the label.
 
     Args:
         data: what `--data` names.
         label: name of the label.
-        workspace: the workspace; None for the default one.
+        place: returns the path of the Parquet file for the pipeline's name; its folder need not exist.
         tell: receives what was read and what was skipped.
 
     Raises:
@@ -66,15 +68,20 @@ def class_folders(data: Sequence[str], label: str, workspace: Path | None, tell:
     if empty := [os.path.basename(f) for f in listing.skipped if f.lower().endswith(PICTURES) and not _has_bytes(f)]:
         tell(f"warning: skipped {len(empty):,} pictures without a byte, or links that lead nowhere: {in_a_line(empty[:5])}")
     name = name_of(data)
-    place = Workspace((workspace if workspace is not None else default_workspace(None)).resolve())
-    place.create()
-    target = place.root / "data" / f"{name}.parquet"
+    target = place(name)
     shape = _write(pictures, classes, label, target)
     counts = in_a_line([f"{of} {count:,}" for of, count in sorted(Counter(classes).items())[:10]])
     tell(f"{len(pictures):,} pictures, resized to {shape[0]} x {shape[1]} (data.columns.{COLUMN}.size): {counts}")
     # Folders may be called like a number or a missing value.
     columns = {COLUMN: {"type": "image", "size": list(shape[:2]), "channels": shape[2]}, label: {"type": "text"}}
     return {"name": name, "data": {"path": [str(target)], "columns": columns}, "label": label}
+
+
+def in_workspace(workspace: Path | None, name: str) -> Path:
+    """Returns the path of a Parquet file with pictures in a workspace, None for the default one, which is created."""
+    place = Workspace((workspace if workspace is not None else default_workspace(None)).resolve())
+    place.create()
+    return place.root / "data" / f"{name}.parquet"
 
 
 def _has_bytes(file: str) -> bool:
@@ -112,25 +119,28 @@ def _write(pictures: Sequence[Path], classes: Sequence[str], label: str, target:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([(COLUMN, pa.binary()), (label, pa.string())])
-    sizes, is_grey = [], True
+    headers: list[tuple[int, int, str]] = []
     new = target.with_suffix(f".{os.getpid()}")
     try:
         with pq.ParquetWriter(new, schema) as writer:
             for start in range(0, len(pictures), _ROWS):
                 part = pictures[start : start + _ROWS]
                 images = [_read(picture) for picture in part]
-                for width, height, mode in _headers(part, images):
-                    sizes.append((height, width))
-                    is_grey &= mode in ("L", "1", "I;16")
+                headers += _headers(part, images)
                 writer.write_table(pa.table([images, list(classes[start : start + _ROWS])], schema=schema))
         new.replace(target)
     finally:
         with suppress(FileNotFoundError):
             new.unlink()
-    height, width = (min(_SIDE, int(statistics.median(side))) for side in zip(*sizes, strict=True))
-    return height, width, 1 if is_grey else 3
+    return suitable_shape(headers)
+
+
+def suitable_shape(headers: Sequence[tuple[int, int, str]]) -> tuple[int, int, int]:
+    """Returns the height, width and channels that suit most pictures, of which width, height and Pillow's mode are given."""
+    width, height = (min(_SIDE, int(statistics.median(side))) for side in list(zip(*headers, strict=True))[:2])
+    return height, width, 1 if all(mode in ("L", "1", "I;16") for _, _, mode in headers) else 3
 
 
 def _read(file: Path) -> bytes:
@@ -141,10 +151,15 @@ def _read(file: Path) -> bytes:
 
 def _headers(files: Sequence[Path], images: Sequence[bytes]) -> Iterator[tuple[int, int, str]]:
     """Yields width, height and mode of pictures. Raises UserError for a file that is none."""
-    from PIL import Image
-
     for file, content in zip(files, images, strict=True):
         if wrong := fault(content, 3, decode=False):
             raise UserError(f"--data: {file} {wrong}; remove the file, or repair it")
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            yield *image.size, image.mode
+        yield header(content)
+
+
+def header(picture: bytes) -> tuple[int, int, str]:
+    """Returns width, height and Pillow's mode of an encoded picture."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
+        return *image.size, image.mode

@@ -33,7 +33,7 @@ def load(
             raise UserError("overrides, trainer: a loaded config has its values; give them to load_config(path, overrides=...).")
         config = pipeline
     elif isinstance(pipeline, Mapping):
-        config = load_config(None, document=_named(pipeline), overrides=values)
+        config = load_config(None, document=named(pipeline), overrides=values)
     else:
         source = Path(pipeline)
         config = load_config(source, overrides=values)
@@ -53,7 +53,7 @@ def with_trainer(overrides: Overrides, trainer: str | Sequence[str] | None) -> O
     return [*overrides, f"trainer.framework={names[0] if len(names) == 1 else json.dumps(names)}"]
 
 
-def _named(document: Mapping[str, Any]) -> Mapping[str, Any]:
+def named(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns a config's content with a name, derived from its data if it has none."""
     data = document.get("data")
     paths = data.get("path") if isinstance(data, Mapping) else None

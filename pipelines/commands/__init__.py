@@ -2,6 +2,7 @@
 
 # Name -> text in `switchyard --help`, which imports no command.
 COMMANDS = {
+    "init": "Write a new project: a commented YAML, model code, a test.",
     "run": "Run a pipeline on this machine.",
     "demo": "Run the breast_cancer example with both trainers and compare them.",
     "ui": "Open MLflow's UI on a workspace's runs.",

@@ -26,6 +26,7 @@ from switchyard.components.process import variables
 from switchyard.components.process.full_disk import full_disk
 from switchyard.components.text.redaction import mask
 from switchyard.components.text.visible import visible
+from switchyard.pipelines.project import PIPELINE
 
 _PATHS = (
     errno.EACCES,
@@ -128,7 +129,7 @@ trainers_option = click.option(
 
 
 overrides_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML.")
-pipeline_argument = click.argument("pipeline", type=click.Path(path_type=Path))
+pipeline_argument = click.argument("pipeline", type=click.Path(path_type=Path), default=Path(PIPELINE))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow server or database.  [default: the workspace's]")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -21,6 +22,7 @@ from switchyard.pipelines.commands.options import (
     trainers_option,
     workspace_option,
 )
+from switchyard.pipelines.project import PIPELINE
 from switchyard.pipelines.terminal.console import PlainTextConsole
 from switchyard.pipelines.workspace import beside
 
@@ -63,9 +65,10 @@ def command(
     as_json: bool,
     workspace: Path | None,
 ) -> None:
-    """Run a pipeline: PIPELINE is its YAML, or give --data and --label.
+    """Run a pipeline: PIPELINE is its YAML, by default pipeline.yaml, or give --data and --label.
 
     \b
+    switchyard run
     switchyard run pipeline.yaml
     switchyard run pipeline.yaml --trainer pytorch
     switchyard run pipeline.yaml --trainer tensorflow --trainer pytorch
@@ -77,6 +80,8 @@ def command(
     from switchyard.pipelines.runners.this_machine import stop_on_sigterm
 
     stop_on_sigterm()
+    if pipeline is None and not data and not label and Path(PIPELINE).is_file():
+        pipeline = Path(PIPELINE)
     result = run(
         _pipeline(pipeline, data, label, workspace),
         overrides=overrides,
@@ -97,7 +102,7 @@ def command(
 
 
 def _pipeline(pipeline: Path | None, data: tuple[str, ...], label: str | None, workspace: Path | None) -> Path | dict[str, Any]:
-    from switchyard.pipelines.api.class_folders import class_folders
+    from switchyard.pipelines.api.class_folders import class_folders, in_workspace
 
     if pipeline is not None:
         if data or label:
@@ -107,8 +112,10 @@ def _pipeline(pipeline: Path | None, data: tuple[str, ...], label: str | None, w
             )
         return pipeline
     if not data or not label:
-        raise UserError("give a pipeline.yaml, or both --data PATH and --label COLUMN. See switchyard run --help.")
-    pictures = class_folders(data, label, workspace, lambda text: click.echo(text, err=True))
+        raise UserError(
+            "give a pipeline.yaml, which `switchyard init` writes, or both --data PATH and --label COLUMN (switchyard run --help)"
+        )
+    pictures = class_folders(data, label, partial(in_workspace, workspace), lambda text: click.echo(text, err=True))
     return pictures or {"data": {"path": list(data)}, "label": label}
 
 

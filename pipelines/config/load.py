@@ -67,7 +67,7 @@ def _read(path: Path) -> dict[str, Any]:
             content = file.read(LIMIT_BYTES + 1)
         loaded = read_yaml(content.decode("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Give a pipeline.yaml, or --data and --label.") from None
+        raise UserError(f"{path}: no such file. Give a pipeline's YAML; `switchyard init` writes one.") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; give the pipeline's YAML file, for example {path / 'pipeline.yaml'}") from None
     except PermissionError:
@@ -75,7 +75,7 @@ def _read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text; save the YAML as UTF-8.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}. Give a pipeline.yaml, or --data and --label.") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
     except ConfigYamlError as problem:
         raise UserError(f"{path}: {problem}") from None
     if not isinstance(loaded, dict):

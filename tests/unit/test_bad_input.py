@@ -244,10 +244,10 @@ def test_compile_refuses_what_the_task_lacks_when_only_the_cluster_can_read_the_
 
 
 ARGUMENTS = [
-    Case("no such yaml", "no such file. Give a pipeline.yaml", arguments=["nowhere.yaml"]),
+    Case("no such yaml", "no such file. Give a pipeline's YAML; `switchyard init` writes one.", arguments=["nowhere.yaml"]),
     Case("a folder", "is a folder; give the pipeline's YAML", arguments=["."]),
-    Case("nothing given", "give a pipeline.yaml, or both --data PATH and --label", arguments=[]),
-    Case("data without label", "give a pipeline.yaml, or both --data PATH and --label", arguments=["--data", "d.csv"]),
+    Case("nothing given", "give a pipeline.yaml, which `switchyard init` writes, or both --data PATH and --label", arguments=[]),
+    Case("data without label", "or both --data PATH and --label", arguments=["--data", "d.csv"]),
     Case(
         "yaml and data",
         "--data and --label replace a pipeline's YAML",

@@ -2,6 +2,7 @@
 
 import io
 import os
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from switchyard.components.errors import UserError
-from switchyard.pipelines.api.class_folders import class_folders
+from switchyard.pipelines.api.class_folders import class_folders, in_workspace
 
 
 def picture(size=(12, 9), mode="RGB", kind="PNG"):
@@ -31,7 +32,7 @@ def folder(tmp_path):
 
 def read(folder, label="animal"):
     told = []
-    return class_folders([str(folder)], label, folder.parent / "workspace", told.append), told
+    return class_folders([str(folder)], label, partial(in_workspace, folder.parent / "workspace"), told.append), told
 
 
 def test_the_folders_of_pictures_are_the_classes(folder):
