@@ -47,8 +47,15 @@ def command(data: tuple[str, ...], label: str | None, template: str | None, over
     switchyard init --template text
     """  # noqa: D301 (click requires the character)
     from switchyard.pipelines.project.write import write_project
+    from switchyard.pipelines.terminal.output import quiet
 
-    project = write_project(data, label, template, overrides, folder=output, tell=lambda text: click.echo(text, err=True))
+    told: list[str] = []
+    try:
+        with quiet():  # hides TensorFlow's device messages, for TFRecord
+            project = write_project(data, label, template, overrides, folder=output, tell=told.append)
+    finally:
+        for text in told:
+            click.echo(text, err=True)
     found = project.found
     for name in project.files:
         click.echo(project.folder / name)

@@ -17,11 +17,12 @@ from switchyard.components.ingest.config import DataConfig
 from switchyard.components.ingest.images import with_images
 from switchyard.components.ingest.input_spec import InputSpec
 from switchyard.components.ingest.labels import AUTO_CLASSES
+from switchyard.components.ingest.scalars import one_a_row
 from switchyard.components.ingest.scan import Scan, scan
 from switchyard.components.ingest.texts import first_rows
 from switchyard.components.tasks import CUSTOM, TASKS
 from switchyard.components.text.visible import in_a_line
-from switchyard.components.values.cells import is_list, plain
+from switchyard.components.values.cells import is_list
 from switchyard.components.values.images import fault
 from switchyard.pipelines.api.class_folders import class_folders, header, suitable_shape
 from switchyard.pipelines.api.pipeline_argument import named
@@ -217,8 +218,8 @@ def _texts(features: Mapping[str, ColumnType], sample: pa.RecordBatch, *, every:
     columns = [n for n, kind in features.items() if kind.kind == STRING and not kind.is_list]
     found = []
     for name in (n for n in columns if n in sample.schema.names):
-        values = [value for value in plain(sample.column(name)).to_pylist() if isinstance(value, str) and value]
-        words = sum(len(value.split()) for value in values)
+        values = [value for value in one_a_row(sample.column(name)).to_pylist() if value]
+        words = sum(len(value.split()) for value in values)  # of bytes, too, as TFRecord holds texts
         if values and words >= _WORDS * len(values) and len(set(values)) >= _DISTINCT * len(values):
             found.append(name)
     return found or (columns if every else [])
