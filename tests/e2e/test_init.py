@@ -30,7 +30,7 @@ def test_a_project_without_data_trains_good_models_in_both_frameworks_tests_itse
     assert warm("init", "--template", template, cwd=tmp_path).code == 0
     done = warm("run", *BOTH, "--json", cwd=tmp_path)
     assert done.code == 0, done.stderr
-    metric, bound = ("accuracy", 0.8) if template == "image" else ("auc", 0.85)
+    metric, bound = ("accuracy", 0.8) if template == "image" else ("auc", 0.84)
     candidates = {name: model["metrics"][metric] for name, model in done.json["models"].items()}
     assert set(candidates) == {"tensorflow", "pytorch"}
     assert min(candidates.values()) > bound, candidates
