@@ -47,7 +47,8 @@ RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
       *) echo "ACCELERATOR=${ACCELERATOR}: must be cpu, gpu or tpu" >&2; exit 2 ;; esac \
  && if [ "${ACCELERATOR}" = cpu ] && [ -n "${TORCH_CPU_INDEX}" ]; then \
       ./without-cuda.sh requirements.gpu.lock "${TORCH_CPU_INDEX}"; \
-    else uv pip sync --require-hashes --compile-bytecode "requirements.${lock}.lock"; fi
+    else uv pip sync --require-hashes --compile-bytecode "requirements.${lock}.lock"; fi \
+ && mkdir -p /opt/switchyard/share/switchyard && cp "requirements.${lock}.lock" /opt/switchyard/share/switchyard
 COPY setup.py README.md pyproject.toml /opt/switchyard/src/
 COPY switchyard /opt/switchyard/src/switchyard
 COPY components /opt/switchyard/src/components

@@ -39,7 +39,8 @@ $(STAMP): requirements.lock $(NEW_LOCK) setup.py infra/environment.sh | $(UV)
 	@read -r lock python < <($(CHOOSE)) && set -ex \
 	  && { test "$$($(VENV)/bin/python $(MINOR))" = "$$("$$python" $(MINOR))" \
 	    || $(UV) venv --quiet --clear --python "$$(command -v "$$python")" $(VENV); } \
-	  && $(UV) pip sync --quiet --python $(VENV)/bin/python --require-hashes --compile-bytecode "$$lock"
+	  && $(UV) pip sync --quiet --python $(VENV)/bin/python --require-hashes --compile-bytecode "$$lock" \
+	  && rm -rf $(VENV)/share/switchyard && mkdir -p $(VENV)/share/switchyard && cp "$$lock" $(VENV)/share/switchyard
 	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --compile-bytecode --editable .
 	@touch $(STAMP)
 

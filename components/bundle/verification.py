@@ -1,4 +1,4 @@
-"""Checks a registered version again: its files against the registered digest, its data against the registered fingerprint."""
+"""Checks a registered version again: files against the registered digest, data, commit and software against those recorded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from switchyard.components.process.full_disk import full_disk
 from switchyard.components.process.temporary import temporary_folder
 from switchyard.components.signing.signatures import SIGNATURE, verify_signature
 from switchyard.components.text.redaction import mask
-from switchyard.components.tracking import model_registry
+from switchyard.components.tracking import environment, model_registry
 from switchyard.components.tracking.manifest import MANIFEST, compared, own_digest
 from switchyard.components.tracking.mlflow_errors import is_refusal
 from switchyard.components.tracking.version_download import check_source, local_folder
@@ -61,7 +61,9 @@ def check_version(client: Any, uri: str, name: str, version: str, key: Path | No
     return [
         *of_files,
         of_data,
-        _run(client, client.get_model_version(name, version).run_id),
+        _run(client, client.get_model_version(name, version).run_id, tags.get(environment.COMMIT)),
+        _software(tags.get(environment.LOCK)),
+        _image(tags.get(environment.IMAGE)),
         _promotion(model_registry.moves(client, name), version),
     ]
 
@@ -149,7 +151,7 @@ def _fingerprint(files: Sequence[str], summary: DatasetSummary | None) -> str:
     return fingerprint_with_images(files, images)
 
 
-def _run(client: Any, run_id: str | None) -> Check:
+def _run(client: Any, run_id: str | None, registered: str | None) -> Check:
     from mlflow.exceptions import MlflowException
 
     if not run_id:
@@ -160,9 +162,28 @@ def _run(client: Any, run_id: str | None) -> Check:
         if not is_refusal(error):
             raise
         return Check("run", "unknown", f"{run_id} was deleted")
-    commit = run.data.tags.get("mlflow.source.git.commit", "")
-    more = " with uncommitted changes" if run.data.tags.get("switchyard.git.uncommitted_changes") == "true" else ""
-    return Check("run", "same", f"{run_id}{f', code commit {commit}{more}' if commit else ''}")
+    commit = environment.commit_of(run.data.tags)
+    if registered is not None and commit != registered:
+        return Check("run", "changed", f"{run_id}, code commit {commit or 'none'}, was {registered}")
+    return Check("run", "same", f"{run_id}{f', code commit {commit}' if commit else ''}")
+
+
+def _software(registered: str | None) -> Check:
+    """Compares the packages that trained a version with those of this process; others are no change of the version."""
+    if registered is None:
+        return Check("packages", "unknown", "not recorded")
+    here = environment.lock()
+    if here == registered:
+        return Check("packages", "same", here)
+    return Check("packages", "unknown", f"trained with {registered}; here are {here}")
+
+
+def _image(registered: str | None) -> Check:
+    if registered is None:
+        return Check("image", "unknown", "not recorded")
+    if registered == environment.NO_IMAGE:
+        return Check("image", "unknown", "none: trained outside of a cluster")
+    return Check("image", "same" if environment.image() == registered else "unknown", registered)
 
 
 def _promotion(moves: Sequence[model_registry.Move], version: str) -> Check:

@@ -23,6 +23,7 @@ from switchyard.components.evaluation.batched_metrics import Batch
 from switchyard.components.evaluation.predictions import Predict
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.environment import keep_environment
 from switchyard.components.tracking.manifest import digest_of, keep_digest
 from switchyard.components.training.executor import RESULT, TUNED
 from switchyard.components.training.names import ENSEMBLE
@@ -64,6 +65,7 @@ class Executor(base_executor.BaseExecutor):
         diverged = [members[name].get_string_custom_property(DIVERGED) for name in used]
         model.set_string_custom_property(DIVERGED, diverged[0] if all(diverged) else "")
         keep_digest(model, digest)
+        keep_environment(model)
         _track(found, summary)
 
 

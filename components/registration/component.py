@@ -27,6 +27,7 @@ from switchyard.components.signing.config import SigningConfig
 from switchyard.components.signing.signatures import sign
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
+from switchyard.components.tracking.environment import environment_of
 from switchyard.components.tracking.manifest import digest_of, verify
 from switchyard.components.tracking.model_registry import CHALLENGER, DEFERRED, POSITIVE_CLASS, REFUSED, Registration
 from switchyard.components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
@@ -87,6 +88,7 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
     why = against.sentence() if against else alone
     digest = digest_of(model)
     members = model.get_string_custom_property(MEMBERS)
+    environment = environment_of(model)
     started = {k: v for k in (STARTED_FROM, STARTED_FROM_DIGEST) if (v := model.get_string_custom_property(k))}
     return {
         "name": name,
@@ -105,9 +107,10 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
             **_positive_tag(evaluation),
             **data_source.tags_of(summary.source),
             **started,
+            **environment,
             **({MEMBERS: members} if members else {}),
         },
-        "description": model_card(result, evaluation, summary, why, digest or "", started, members),
+        "description": model_card(result, evaluation, summary, why, digest or "", started, members, environment),
         "measured_in": tracking.current_run().run_id,
         "dataset": dataset_of(summary, evaluation.split),
     }

@@ -11,6 +11,7 @@ from switchyard.components.evaluation.results import CHAMPION, Evaluation, Model
 from switchyard.components.metrics import DIRECTION, base, direction
 from switchyard.components.pages.page import number
 from switchyard.components.text.markdown import plain
+from switchyard.components.tracking.environment import IMAGE, LOCK
 from switchyard.components.training.start import STARTED_FROM, STARTED_FROM_DIGEST
 
 # Lengths of MLflow's columns for a version's description and a tag.
@@ -52,6 +53,7 @@ def model_card(
     digest: str,
     started: Mapping[str, str] | None = None,
     members: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> str:
     """Returns the model card of a candidate: metrics with intervals, worst slices, gates, data, limits and lineage.
 
@@ -63,6 +65,7 @@ def model_card(
         digest: digest of the bundle's manifest.
         started: of a training that started from a version, that version and its digest, see `Origin.tags`.
         members: of an ensemble, its members and their weights.
+        environment: the software that trained it, see `environment_of`.
     """
     passed = "passed all gates" if result.passed else "did not pass"
     parts = [
@@ -80,6 +83,8 @@ def model_card(
     parts.append("### Limits\n\n" + _bullets(dict.fromkeys([*limits, *own])))
     if started:
         parts.append(f"Training started from {plain(started[STARTED_FROM])}, digest `{started[STARTED_FROM_DIGEST]}`")
+    if environment:
+        parts.append(f"Trained with the packages {plain(environment[LOCK])}; image: {plain(environment[IMAGE])}")
     if digest:
         parts.append(f"Digest of the bundle: `{digest}`")
     return _joined(parts, _CARD_LENGTH)

@@ -19,6 +19,7 @@ from switchyard.components.metrics import base
 from switchyard.components.process.temporary import temporary_folder
 from switchyard.components.signing.signatures import SIGNATURE
 from switchyard.components.text.escaping import equals
+from switchyard.components.tracking.environment import COMMIT, commit_of
 from switchyard.components.tracking.keys import metric_key
 from switchyard.components.tracking.manifest import own_digest, verify
 from switchyard.components.tracking.promotion_lock import locked
@@ -323,6 +324,7 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
     digest = model.get("digest") or own_digest(Path(model["bundle"]))
     tags = {
         **({DIGEST: digest} if digest else {}),
+        **({COMMIT: commit} if (commit := commit_of(run.data.tags)) else {}),
         **model["tags"],
         MODEL_URI: model["uri"],
         BLESSED: str(model["blessed"]).lower(),

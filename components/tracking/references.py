@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from switchyard.components.errors import ArgumentError
+
 _REGISTERED = re.compile(
     r"(models:/)?(?P<name>[^@/:]+)@(?P<selector>[A-Za-z0-9_.-]+)|models:/(?P<model>[^@/:]+)/(?P<version>\d+)"
 )
@@ -13,3 +15,19 @@ def name_and_selector(text: str) -> tuple[str, str] | None:
     """Returns name and selector of `NAME@ALIAS`, `NAME@VERSION` or a `models:/` URI of these; None for other texts."""
     found = _REGISTERED.fullmatch(text)
     return (found["name"] or found["model"], found["selector"] or found["version"]) if found else None
+
+
+def name_and_version(name: str, version: str | None) -> tuple[str, str]:
+    """Returns name and version of two arguments, or of one that names both, see `name_and_selector`.
+
+    Raises:
+        ArgumentError: there is no version, or there are two.
+    """
+    both = name_and_selector(name)
+    if both and version is None:
+        return both
+    if version is None:
+        raise ArgumentError("version", f"is missing; give one: {name} VERSION, or {name}@VERSION (a number or an alias)")
+    if both:
+        raise ArgumentError("version", f"is given twice: {name} names one, and {version} is another; remove one")
+    return name, version

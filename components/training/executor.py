@@ -24,6 +24,7 @@ from switchyard.components.data.summary import FILE as DATASET
 from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.environment import keep_environment
 from switchyard.components.tracking.manifest import keep_digest
 from switchyard.components.training.beside import Beside
 from switchyard.components.training.contract import TrainResult
@@ -122,6 +123,7 @@ class Executor(base_executor.BaseExecutor):
         if why:
             warn(why)
         keep_digest(model, digest)
+        keep_environment(model)
 
 
 def _tuned(settings: TrainerSettings, values: dict[str, Any], trainer: str) -> TrainerSettings:

@@ -19,6 +19,7 @@ from switchyard.components.text.visible import in_a_line, in_line
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import Move, Version
+from switchyard.components.tracking.references import name_and_version
 from switchyard.pipelines.api.compare import OnSameRows, compare_on
 from switchyard.pipelines.commands.options import (
     handle_errors,
@@ -29,6 +30,7 @@ from switchyard.pipelines.commands.options import (
 from switchyard.pipelines.terminal.output import quiet, table_console
 from switchyard.pipelines.workspace import registry_uri
 
+_version = click.argument("version", required=False)
 _why = click.option("--why", required=True, metavar="TEXT", help="Reason; recorded in the registry.")
 
 
@@ -92,14 +94,17 @@ def models_compare(
 
 @command.command("promote")
 @click.argument("name")
-@click.argument("version")
+@_version
 @_why
 @click.option("--force", is_flag=True, help="Promote a version that was not blessed.")
 @registry_option
 @workspace_option
 @handle_errors
-def models_promote(name: str, version: str, why: str, force: bool, tracking_uri: str | None, workspace: Path | None) -> None:
-    """Make VERSION (a number or an alias) of the model NAME its champion; the current one becomes `previous`."""
+def models_promote(
+    name: str, version: str | None, why: str, force: bool, tracking_uri: str | None, workspace: Path | None
+) -> None:
+    """Make VERSION (a number or an alias) of NAME, or NAME@VERSION, its champion; the current one becomes `previous`."""
+    name, version = name_and_version(name, version)
     promote(registry_uri(tracking_uri, workspace), name, version, why, force=force)
 
 
@@ -116,7 +121,7 @@ def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Pa
 
 @command.command("verify")
 @click.argument("name")
-@click.argument("version")
+@_version
 @click.option(
     "--key",
     "verify_by",
@@ -129,13 +134,15 @@ def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Pa
 @workspace_option
 @handle_errors
 def models_verify(
-    name: str, version: str, verify_by: Path | None, as_json: bool, tracking_uri: str | None, workspace: Path | None
+    name: str, version: str | None, verify_by: Path | None, as_json: bool, tracking_uri: str | None, workspace: Path | None
 ) -> None:
-    """Check VERSION (a number or an alias) of the model NAME again; exit code 1 if something changed or cannot be reached.
+    """Check VERSION (a number or an alias) of the model NAME, or NAME@VERSION, again; exit code 1 if something changed.
 
     Its files are compared with the registered digest, its training data, if still at hand, with the registered fingerprint, and
-    its files with their signature, if a KEY is given.
+    its files with their signature, if a KEY is given; the code's commit with that of the run, and the packages and the image
+    that trained it with those of this command. Files that cannot be reached are exit code 1, too.
     """
+    name, version = name_and_version(name, version)
     sys.exit(verify(registry_uri(tracking_uri, workspace), name, version, verify_by, as_json=as_json))
 
 

@@ -10,7 +10,9 @@ from switchyard.components.bundle.verification import check_version
 from switchyard.components.data import source
 from switchyard.components.ingest.images import fingerprint_with_images
 from switchyard.components.ingest.sources import fingerprint
+from switchyard.components.tracking import environment
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.environment import IMAGE, LOCK
 from switchyard.components.tracking.manifest import write_manifest
 from switchyard.components.tracking.model_registry import DATA, register_model
 from switchyard.pipelines.commands.models import verify
@@ -27,11 +29,13 @@ def registered(tmp_path):
     bundle, data = small_bundle(tmp_path, 1), tmp_path / "[rides].csv"
     (bundle / "weights").write_bytes(b"weights")
     data.write_text("a,b\n1,2\n")
-    tags = {"framework": "pytorch", **source.tags_of([str(tmp_path / "*.csv")])}
+    software = {LOCK: environment.lock(), IMAGE: environment.image()}
+    tags = {"framework": "pytorch", **software, **source.tags_of([str(tmp_path / "*.csv")])}
     model = described(
         "m", bundle, digest=write_manifest(bundle), data=fingerprint([str(data)]), tags=tags, why="better than [bold]none[/bold]"
     )
-    assert register_model(client, client.create_run(experiment).info.run_id, model).version == "1"
+    run = client.create_run(experiment, tags={"mlflow.source.git.commit": "12ab", "switchyard.git.uncommitted_changes": "yes"})
+    assert register_model(client, run.info.run_id, model).version == "1"
     return uri, Path(local_file_uri_to_path(client.get_model_version_download_uri("m", "1"))), data
 
 
@@ -41,11 +45,26 @@ def outcomes(uri):
 
 def test_an_unchanged_version_passes_every_check(registered, capsys):
     uri, _, _ = registered
-    assert outcomes(uri) == dict.fromkeys(["manifest.json", "MLmodel", "weights", "data", "run", "promotion"], "same")
+    same = ["manifest.json", "MLmodel", "weights", "data", "run", "packages", "promotion"]
+    assert outcomes(uri) == {**dict.fromkeys(same, "same"), "image": "unknown"}
     assert verify(uri, "m", "champion", as_json=False) == 0
     printed = capsys.readouterr().out
     assert "m version 1 (champion)" in printed
     assert "better than [bold]none[/bold]" in printed
+    assert "code commit 12ab with uncommitted changes" in printed
+    assert "none: trained outside of a cluster" in printed
+
+
+def test_another_commit_of_the_run_is_a_change_and_other_packages_than_here_are_none(registered):
+    uri, _, _ = registered
+    client = tracking.client(uri)
+    client.set_tag(client.get_model_version("m", "1").run_id, "mlflow.source.git.commit", "34cd")
+    client.set_model_version_tag("m", "1", LOCK, "sha256:00 of requirements.lock")
+    checks = {c.what: c for c in check_version(client, uri, "m", "1")}
+    assert checks["run"].outcome == "changed"
+    assert "34cd with uncommitted changes, was 12ab with" in checks["run"].found
+    assert checks["packages"].outcome == "unknown"
+    assert "trained with sha256:00 of requirements.lock; here are" in checks["packages"].found
 
 
 def test_changed_added_and_missing_files_and_changed_data_are_listed_and_end_with_code_1(registered, capsys):

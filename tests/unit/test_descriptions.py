@@ -75,6 +75,12 @@ def test_a_card_has_metrics_worst_slices_thresholds_data_and_limits():
     assert f"`{'d' * 64}`" in card
 
 
+def test_a_card_names_the_packages_and_the_image_that_trained_the_model():
+    trained = {"switchyard.lock": "sha256:12 of requirements.lock", "switchyard.image": "registry.example.org/a@sha256:34"}
+    card = model_card(evaluation().models["a"], evaluation(), SUMMARY, "", "", environment=trained)
+    assert f"packages {plain('sha256:12 of requirements.lock')}; image: {plain('registry.example.org/a@sha256:34')}" in card
+
+
 def test_worst_means_largest_for_a_loss():
     slices = {f"age={i}": {"loss": i / 10, "example_count": 10.0} for i in range(9)}
     found = dataclasses.replace(evaluation(slices), metric="loss")
