@@ -110,13 +110,16 @@ class Job:
                 self.failures += 1
                 if self.failures <= BACKOFF_LIMIT:
                     self.pods.append(self._pod(pod.index))
+        if self.failures > BACKOFF_LIMIT:
+            self.stop()
 
     @property
     def status(self):
         newest = {p.index: p.phase for p in self.pods}
         if all(phase == "Succeeded" for phase in newest.values()):
             return {"conditions": [{"type": "Complete", "status": "True", "message": "all nodes succeeded"}]}
-        if self.failures > BACKOFF_LIMIT:
+        # Kubernetes' Job ends its other pods first.
+        if self.failures > BACKOFF_LIMIT and "Running" not in newest.values():
             return {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit exceeded"}]}
         return {}
 

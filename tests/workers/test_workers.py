@@ -131,8 +131,11 @@ def test_two_workers_reach_the_auc_of_one_on_taxi_trips(tmp_path):
         assert aucs[2][name] == pytest.approx(aucs[1][name], abs=0.005), (name, aucs)
 
 
-def children(pid):
-    return [child.pid for child in psutil.Process(pid).children()]
+def launcher_and_workers(pid):
+    """PyTorch is trained in a job of the training server, whose child the launcher is; Keras in the stage's process."""
+    found = psutil.Process(pid).children(recursive=True)
+    (launcher,) = (p for p in found if "switchyard.components.training.workers.launcher" in p.cmdline())
+    return launcher.pid, [worker.pid for worker in launcher.children()]
 
 
 @pytest.mark.parametrize(
@@ -148,8 +151,8 @@ def test_a_killed_worker_restarts_from_the_checkpoint(framework, accelerator, pr
     # Enough epochs that the kill falls into the middle.
     process = start(job(prepared, tmp_path, framework, accelerator, epochs=20), tmp_path)
     after_third_epoch(process)
-    (launcher,) = children(process.pid)
-    os.kill(children(launcher)[-1], signal.SIGKILL)
+    _, workers = launcher_and_workers(process.pid)
+    os.kill(workers[-1], signal.SIGKILL)
     process.communicate(timeout=400)
     assert process.returncode == 0, (tmp_path / "log").read_text()[-3000:]
     found = json.loads((tmp_path / "result.json").read_text())
@@ -160,8 +163,7 @@ def test_a_killed_worker_restarts_from_the_checkpoint(framework, accelerator, pr
 def test_workers_end_with_the_stage(prepared, tmp_path):
     process = start(job(prepared, tmp_path, "pytorch", {"count": 2}, epochs=2000), tmp_path)
     after_third_epoch(process)
-    (launcher,) = children(process.pid)
-    workers = children(launcher)
+    launcher, workers = launcher_and_workers(process.pid)
     assert len(workers) == 2
     process.kill()
     process.communicate()
