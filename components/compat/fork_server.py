@@ -1,4 +1,4 @@
-"""Lets `multiprocessing` fork its processes from a warm process's fork instead of from a fork server that it starts.
+"""Lets `multiprocessing` fork its processes from a warm process's fork instead of from a fork server that it starts; any TMPDIR.
 
 `multiprocessing.forkserver` has no public way to use a server that another process has started. Its code is the same in Python
 3.11 to 3.13, see `components.process.warm_key.refusal`.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,8 +20,25 @@ from typing import Any, NoReturn
 _server: Any = getattr(forkserver, "_forkserver")  # noqa: B009 (the type stubs lack it)
 
 
+# A socket's address has 107 bytes, of which `multiprocessing` needs `/pymp-12345678/listener-12345678`.
+_LONGEST_FOLDER = 107 - 40
 # What keeps the adopted server alive.
 _kept: list[Any] = []
+
+
+@cache
+def shorten_addresses() -> None:
+    """Gives this process's `multiprocessing` a short path to its sockets where the path of TMPDIR is too long for an address."""
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+        return
+    # Open until the process ends. Its number, not `self`: children inherit the path.
+    place = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    tempfile.tempdir = f"/proc/{os.getpid()}/fd/{place}"
+    try:
+        util.get_temp_dir()  # made once
+    finally:
+        tempfile.tempdir = folder
 
 
 def adopt(start: Callable[[Sequence[int]], Any]) -> bool:
@@ -31,6 +50,7 @@ def adopt(start: Callable[[Sequence[int]], Any]) -> bool:
     if adopted() or _server._forkserver_pid is not None:
         return adopted()
     resource_tracker.ensure_running()
+    shorten_addresses()
     with socket.socket(socket.AF_UNIX) as listening:
         # In a folder of this user's, as `forkserver` has it: what connects may send code.
         address = os.path.join(util.get_temp_dir(), "fork-server")

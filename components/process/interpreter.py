@@ -55,6 +55,9 @@ def ensure_fork_server() -> None:
     """Starts this process's fork server unless it is running; returns immediately."""
     from multiprocessing import forkserver
 
+    from switchyard.components.compat.fork_server import shorten_addresses
+
+    shorten_addresses()
     # multiprocessing has no parameter for the server's environment: it inherits this process's.
     before = {name: os.environ.get(name) for name in (_SAFE, _PATH)}
     os.environ.update(environment(os.environ))

@@ -87,6 +87,11 @@ class StageProcesses:
             target = "switchyard.pipelines.runners.local.warm:fork_stages"
             return warm.fork(warm.STAGES, target, None, (*standard, *descriptors))
 
+    def check_cancelled(self) -> None:
+        """Raises CancelledError after `close`."""
+        if self._cancelled:
+            raise CancelledError
+
     def run(self, job: Job, say: Callable[[str], None]) -> Any:
         """Runs a job and returns its result.
 

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from switchyard.components.errors import CancelledError, StageError, SwitchyardError
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, StageResult, StageStatus
-from switchyard.pipelines.runners.local.operator import StageOperator
+from switchyard.pipelines.runners.local.operator import DoneByAnotherRunError, StageOperator
 from switchyard.pipelines.runners.local.process import StageProcesses
 from switchyard.pipelines.runners.outcome import prefix_stage
 from switchyard.pipelines.runners.this_machine import MachineRun
@@ -113,7 +114,7 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
         context = self._tracker.stage_started(stage)
         self._display.status(stage, "running")
         try:
-            status, artifacts = self._launch(node, context)
+            status, artifacts = self._launch_once(node, context)
         except Exception as error:
             status = "cancelled" if isinstance(error, CancelledError) else "failed"
             self._finish(stage, status, started, None, str(error))
@@ -124,7 +125,16 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
         made_in = next(iter(artifacts.values())).custom_properties[PRODUCER_RUN_ID].string_value if status == "cached" else None
         self._finish(stage, status, started, made_in or None)
 
-    def _launch(self, node: Any, context: RunContext) -> tuple[StageStatus, dict[str, Any]]:
+    def _launch_once(self, node: Any, context: RunContext) -> tuple[StageStatus, dict[str, Any]]:
+        """Launches a stage; of several runs with the same work, one does it and the others take it from the cache."""
+        while True:
+            with ExitStack() as locks:
+                try:
+                    return self._launch(node, context, locks)
+                except DoneByAnotherRunError:
+                    continue
+
+    def _launch(self, node: Any, context: RunContext, locks: ExitStack) -> tuple[StageStatus, dict[str, Any]]:
         from tfx.orchestration.local import runner_utils
         from tfx.orchestration.portable import launcher
         from tfx.proto.orchestration import executable_spec_pb2
@@ -140,6 +150,7 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
             context,
             partial(self._display.say, stage),
             self._beam,
+            locks,
         )
         operators = {
             executable_spec_pb2.PythonClassExecutableSpec: operator,

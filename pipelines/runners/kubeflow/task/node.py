@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
@@ -25,6 +27,8 @@ from tfx.utils import import_utils
 
 from switchyard.components.errors import StageError
 from switchyard.components.pages.artifacts import track_outputs
+from switchyard.components.process.folder_lock import locked_folder
+from switchyard.components.progress import say
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID
 from switchyard.pipelines.runners.kubeflow.contract import URI
@@ -87,6 +91,11 @@ class NodeRun:
         operator = _operator(spec)
         # TFX appends the command line's arguments, which here belong to KFP.
         operator.extra_flags = list(_flags(spec))
+        with locked_folder(Path(info.stateful_working_dir), _waits()):
+            self._run(operator, info)
+            shutil.rmtree(info.stateful_working_dir, ignore_errors=True)
+
+    def _run(self, operator: Any, info: data_types.ExecutionInfo) -> None:
         result = operator.run_executor(info)
         if result.execution_result.code:
             raise StageError(result.execution_result.result_message or "its executor reported a failure")
@@ -98,7 +107,6 @@ class NodeRun:
                     self._outputs[key].metadata[PRODUCER_RUN_ID] = self._context.run_id
                 kind = self._types[key]().artifact_type
                 self._finished[key] = [artifact_utils.deserialize_artifact(kind, a) for a in artifacts.artifacts]
-        shutil.rmtree(info.stateful_working_dir, ignore_errors=True)
 
     def show(self, views: Mapping[str, Any]) -> None:
         """Writes the views for KFP's pages and logs the outputs to MLflow."""
@@ -172,6 +180,11 @@ class NodeRun:
         os.makedirs(info.stateful_working_dir, exist_ok=True)
         os.makedirs(info.tmp_dir, exist_ok=True)
         return info
+
+
+def _waits() -> Callable[[], None]:
+    """Returns a function that says once that another task does the same work."""
+    return cache(lambda: say("waits for another task with the same inputs and settings, which uses the same folder"))
 
 
 def holds(node: Mapping[str, Any], inputs: Mapping[str, Sequence[Any]]) -> bool:
