@@ -20,6 +20,7 @@ from switchyard.components.bundle.model import bundle_info
 from switchyard.components.data import source as data_source
 from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.errors import UserError, first_line
+from switchyard.components.process.full_disk import full_disk
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
@@ -37,7 +38,7 @@ class Executor(base_executor.BaseExecutor):
     """The baseline executor: reads `examples`, writes `baseline`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
-        """See the base class. An unreachable MLflow is a warning; a champion with modified files is an error."""
+        """See the base class. An unreachable MLflow is a warning; a champion with modified files, or a full disk, is an error."""
         examples = artifact_utils.get_single_uri(input_dict["examples"])
         uri = artifact_utils.get_single_uri(output_dict["baseline"])
         os.makedirs(uri, exist_ok=True)
@@ -49,6 +50,8 @@ class Executor(base_executor.BaseExecutor):
             raise
         except Exception as error:  # MLflow does not wrap the errors of its many stores
             shutil.rmtree(champion_folder(uri), ignore_errors=True)
+            if full_disk(error):
+                raise
             _log.exception("MLflow")
             reason = first_line(error)
             contents = BaselineContents(None, "", "", None, f"the registry is unreachable, so the champion is unknown: {reason}")

@@ -53,6 +53,7 @@ class DatasetSummary:
         source: patterns that matched the files, as in the config; empty when an older Switchyard wrote the file.
         keys: number of distinct values of `data.split_key` in the training split; None when rows are split individually;
             for windows their number divided by their length, as neighbours share rows.
+        split_key: `data.split_key`, except the group of a ranking; empty when rows are split individually.
         csv: options of `data.csv` that differ from the defaults; CSVs with raw rows are parsed in the same way.
     """
 
@@ -86,6 +87,7 @@ class DatasetSummary:
     windows: dict[str, Any] | None = None
     output_shape: list[int] = field(default_factory=list)
     label_shape: list[int] = field(default_factory=list)
+    split_key: str = ""
 
     @property
     def labels(self) -> list[str]:
@@ -111,6 +113,11 @@ class DatasetSummary:
     def independent(self) -> float:
         """Number of independent rows per row of the training split, at most 1: rows of one key may all be alike."""
         return 1.0 if self.keys is None else self.keys / max(1, self.rows[TRAIN])
+
+    @property
+    def draws_clusters(self) -> bool:
+        """Whether the evaluation draws held-out rows together that depend on each other: windows of a period, rows of a key."""
+        return self.windows is not None or bool(self.split_key)
 
     @property
     def positive_class(self) -> Any | None:

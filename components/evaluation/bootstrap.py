@@ -1,8 +1,9 @@
 """Estimates the uncertainty of metrics and of differences between models: a paired Poisson bootstrap over rows, or queries.
 
 Each replicate weights every row by an independent Poisson(1) number, times its sample weight, the same for all models (Hanley and
-MacGibbon, 2006; the method of TFMA's `POISSON_BOOTSTRAP`), so that differences between models are paired. Windows of one period
-have one number, see `periods`.
+MacGibbon, 2006; the method of TFMA's `POISSON_BOOTSTRAP`), so that differences between models are paired. Rows of one cluster
+have one number: windows of one period, see `periods`, and rows of one `data.split_key` (Field and Welsh, Bootstrapping clustered
+data, 2007).
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from switchyard.components.evaluation.curves import bucket_of, curve_bins, defined_mean, roc_area
-from switchyard.components.evaluation.periods import FEWEST as FEWEST_PERIODS
+from switchyard.components.evaluation.periods import FEWEST
 from switchyard.components.evaluation.ranking import query_values
 from switchyard.components.evaluation.row_values import ROW_VALUES
 from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, RANKING, REGRESSION, TASKS
 
 SEED = 20_250_101
 _WORK = 3e7
-FEWEST, MOST = 200, 1000
+FEWEST_DRAWS, MOST_DRAWS = 200, 1000
 # Row weights per block, sized to fit a processor's cache.
 _HELD = 250_000
 
@@ -44,7 +45,8 @@ class Rows:
         last: of windows, the label's last past value, float64 (n,).
         output_shape: see `DatasetSummary.output_shape`.
         label_shape: see `DatasetSummary.label_shape`.
-        periods: of windows, the period with which each is drawn, int64 (n,); None draws each row by itself.
+        clusters: what each row is drawn with, (n,): of windows the period, with a split key the key's hash; None draws each row
+            by itself.
         slices: see `coded_slices`; of those that the user's metrics are measured in.
     """
 
@@ -57,7 +59,7 @@ class Rows:
     last: np.ndarray | None = None
     output_shape: Sequence[int] = ()
     label_shape: Sequence[int] = ()
-    periods: np.ndarray | None = None
+    clusters: np.ndarray | None = None
     slices: Sequence[tuple[np.ndarray, Sequence[str]]] = ()
 
     @property
@@ -67,13 +69,13 @@ class Rows:
 
     @property
     def together(self) -> np.ndarray | None:
-        """The index of the period of each row, int64 (n,); None if each row is drawn by itself."""
-        return None if self.periods is None else np.unique(self.periods, return_inverse=True)[1].reshape(-1)
+        """The index of the cluster of each row, int64 (n,); None if each row is drawn by itself."""
+        return None if self.clusters is None else np.unique(self.clusters, return_inverse=True)[1].reshape(-1)
 
     @property
     def has_intervals(self) -> bool:
         """Whether what is drawn is enough for intervals."""
-        return self.periods is None or len(np.unique(self.periods)) >= FEWEST_PERIODS
+        return self.clusters is None or len(np.unique(self.clusters)) >= FEWEST
 
     def judged(self, model: str) -> np.ndarray:
         """Returns the rows that a model can judge, bool (n,); its scores there may still be NaN or infinite."""
@@ -90,9 +92,9 @@ class Rows:
         scores, there = ({m: values[rows] for m, values in by_model.items()} for by_model in (self.scores, self.there))
         weights = None if self.weights is None else self.weights[rows]
         last = None if self.last is None else self.last[rows]
-        periods = None if self.periods is None else self.periods[rows]
+        clusters = None if self.clusters is None else self.clusters[rows]
         slices = [(codes[rows], names) for codes, names in self.slices]
-        optional: dict[str, Any] = {"weights": weights, "last": last, "periods": periods, "slices": slices}
+        optional: dict[str, Any] = {"weights": weights, "last": last, "clusters": clusters, "slices": slices}
         return replace(self, labels=self.labels[rows], scores=scores, there=there, **optional)
 
 
@@ -100,12 +102,12 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
     """Returns model -> metric -> the metric's value in each replicate, float64 (replicates,).
 
     Args:
-        rows: the weights depend only on the number of rows (of a ranking: queries; of windows: periods), not on the models. Of
-            too few periods no metric has replicates.
+        rows: the weights depend only on the number of rows (of a ranking: queries) and their clusters, not on the models. Of
+            too few clusters no metric has replicates.
         metrics: metrics to compute; None computes all.
     """
     n = units(rows.task, rows.labels)
-    count = int(np.clip(_WORK / max(1, n), FEWEST, MOST))
+    count = int(np.clip(_WORK / max(1, n), FEWEST_DRAWS, MOST_DRAWS))
     functions = {m: weighted_metrics(rows.task, rows.labels, s, rows.targets) for m, s in rows.scores.items()}
     if metrics is not None:
         functions = {m: {name: f[name] for name in metrics} for m, f in functions.items()}

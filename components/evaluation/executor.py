@@ -16,6 +16,7 @@ from switchyard.components.artifacts import DIVERGED
 from switchyard.components.baseline.contents import BaselineContents, champion_folder
 from switchyard.components.bundle.model import bundle_path
 from switchyard.components.compat.tfx_components import beam_pipeline
+from switchyard.components.data.row_keys import load_row_keys
 from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates
@@ -24,7 +25,7 @@ from switchyard.components.evaluation.measuring import Measuring
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
 from switchyard.components.evaluation.own_metrics import own_metrics, own_names, own_replicates, own_slices
 from switchyard.components.evaluation.page import evaluation_html, models_table
-from switchyard.components.evaluation.periods import note_on_periods
+from switchyard.components.evaluation.periods import note_on_keys, note_on_periods
 from switchyard.components.evaluation.predictions import ChampionError, beside
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.row_plots import confusion_metrics, row_plots
@@ -76,7 +77,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             warn(baseline.why_not(settings.comparable))
             measured = list(models)
             Measuring(files, bundles, settings.slices, summary, measured, output).run(beam_pipeline(self))
-        rows = read_rows(output, list(models), summary, settings.slices if settings.metrics else ())
+        keys = load_row_keys(examples_uri) if summary.split_key else None
+        rows = read_rows(output, list(models), summary, settings.slices if settings.metrics else (), keys)
         check_labels(rows.labels[rows.each > 0], summary)
         if not settings.thresholds:
             settings = settings.model_copy(
@@ -143,6 +145,7 @@ def _result(
         for name in verdicts:
             against = compare(same.candidates[name], champion, metric, same.samples, settings)
             comparisons.append(replace(against, on=same.on))
+    notes = [*_without_trivial(summary.task, metric), *_on_clusters(summary, rows)]
     partly = [f"the champion cannot predict some rows: {reason}" for reason in baseline.reasons()] if same and same.on else []
     return Evaluation(
         task=summary.task,
@@ -157,7 +160,7 @@ def _result(
         compared_rows=int(rows.judged(CHAMPION).sum()) if same else 0,
         not_compared=not_compared,
         standing_champion=baseline.version,
-        notes=[*([baseline.note] if same else []), *partly, *_without_trivial(summary.task, metric), *_on_periods(summary)],
+        notes=[*([baseline.note] if same else []), *partly, *notes],
         positive_class=None if summary.positive_class is None else str(summary.positive_class),
         positive_by=summary.positive_by,
         champion_origin=baseline.origin,
@@ -171,8 +174,12 @@ def _without_trivial(task: str, metric: str) -> list[str]:
     return [f"a {task} task has no trivial predictor: the bound on {metric} in evaluation.thresholds takes its place"]
 
 
-def _on_periods(summary: DatasetSummary) -> list[str]:
-    note = "" if summary.windows is None else note_on_periods(summary.windows, summary.held_out)
+def _on_clusters(summary: DatasetSummary, rows: Rows) -> list[str]:
+    note = ""
+    if summary.windows is not None:
+        note = note_on_periods(summary.windows, summary.held_out)
+    elif rows.clusters is not None:
+        note = note_on_keys(len(np.unique(rows.clusters)), summary.split_key, f"the split {summary.held_out!r}")
     return [note] if note else []
 
 

@@ -82,7 +82,7 @@ class Measuring:
         with pipeline:
             predicted = (
                 pipeline
-                | "Examples" >> ReadExamples(self.files, numbered=self._windows)
+                | "Examples" >> ReadExamples(self.files, numbered=self.summary.draws_clusters)
                 | "Predict" >> beam.ParDo(self._predict).with_outputs(ROWS, main="batches")
             )
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
@@ -92,7 +92,8 @@ class Measuring:
                     self._features,
                     several=TASKS[self.summary.task].wide_labels,
                     weighted=bool(self.summary.sample_weight),
-                    windows=self._windows,
+                    windows=self.summary.windows is not None,
+                    numbered=self.summary.draws_clusters,
                 ),
                 file_name_suffix=".parquet",
             )
@@ -107,7 +108,7 @@ class Measuring:
         tables, batches = [], []
         for place, file in enumerate(sorted(self.files)):
             read = read_batches(file)
-            for batch in with_numbers(read, place) if self._windows else read:
+            for batch in with_numbers(read, place) if self.summary.draws_clusters else read:
                 rows, predicted = predict.process(batch)
                 tables.append(rows.value)
                 batches.append(predicted)
@@ -137,10 +138,6 @@ class Measuring:
         )
         name = f"{eval_config_writer.EVAL_CONFIG_FILE}.{eval_config_writer.EVAL_CONFIG_FILE_FORMAT}"
         Path(self.output, name).write_text(f"{json_format.MessageToJson(run)}\n", encoding="utf-8")
-
-    @property
-    def _windows(self) -> bool:
-        return self.summary.windows is not None
 
     @property
     def _features(self) -> list[str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from switchyard.components.errors import UserError
-from switchyard.components.evaluation.bootstrap import FEWEST, MOST, Rows, draws
+from switchyard.components.evaluation.bootstrap import FEWEST_DRAWS, MOST_DRAWS, Rows, draws
 from switchyard.components.metrics import METRICS
 from switchyard.components.progress import warn
 from switchyard.components.tasks import TASKS
@@ -131,7 +131,7 @@ def own_replicates(file: str, name: str, rows: Rows) -> dict[str, np.ndarray]:
     Args:
         file: the user's file.
         name: one of its functions, which `own_metrics` has called.
-        rows: the rows, of which the same are drawn for all models; of a ranking whole queries, of windows whole periods, of
+        rows: the rows, of which the same are drawn for all models; of a ranking whole queries, of others whole clusters, of
             which a few have no replicates.
     """
     if not rows.has_intervals:
@@ -142,7 +142,7 @@ def own_replicates(file: str, name: str, rows: Rows) -> dict[str, np.ndarray]:
     arrays = {model: _arrays(rows, model) for model in rows.scores}
     arrays = {model: (labels, scores) for model, (labels, scores) in arrays.items() if np.isfinite(scores).all()}
     n = int(group.max()) + 1
-    count = int(np.clip(_WORK / max(1, len(rows.labels)), FEWEST, MOST))
+    count = int(np.clip(_WORK / max(1, len(rows.labels)), FEWEST_DRAWS, MOST_DRAWS))
     found: dict[str, list[float]] = {model: [] for model in arrays}
     chosen: Any
     copy: Any

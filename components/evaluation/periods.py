@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-# Fewer periods than this have no interval. Below the wanted number, periods are made shorter than a window.
+# Fewer periods, or keys, than this have no interval. Below the wanted number, periods are made shorter than a window.
 FEWEST, WANTED = 5, 10
 
 
@@ -57,6 +57,14 @@ def note_on_steps(steps: int, future: int, where: str) -> str:
         f"{where} has windows at {steps} steps of the order, fewer than {WANTED} times the {future} of a forecast: the intervals "
         f"are too narrow, {wanted}"
     )
+
+
+def note_on_keys(keys: int, column: str, where: str) -> str:
+    """Returns what makes the intervals of rows with so many values of `data.split_key` too narrow, or absent, or nothing."""
+    if keys >= WANTED:
+        return ""
+    effect = "too few for intervals" if keys < FEWEST else "which makes the intervals too narrow"
+    return f"{where} has {keys} values of the split key {column!r}, {effect}: at least {WANTED} are needed"
 
 
 def _window(windows: Mapping[str, Any]) -> int:

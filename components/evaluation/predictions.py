@@ -110,7 +110,7 @@ class Predict(beam.DoFn):
                     judged[name] = rows
             else:
                 scores[name] = _clipped(bundle.score_batch(batch), summary)
-        number = batch.column(NUMBER).to_numpy() if last is not None else None
+        number = batch.column(NUMBER).to_numpy() if summary.draws_clusters else None
         yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged, weights, last, number))
         for name in [n for n in scores if n != CHAMPION and self._partly]:
             scores[beside(name)], judged[beside(name)] = scores[name], judged[CHAMPION]
@@ -182,11 +182,12 @@ def rows_schema(
     several: bool = False,
     weighted: bool = False,
     windows: bool = False,
+    numbered: bool = False,
 ) -> pa.Schema:
     """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text, and `WEIGHT`.
 
-    `label` is a list if there are `several` columns, of a custom task, or with the query of a ranking. Windows have `LAST` and
-    `NUMBER`, too.
+    `label` is a list if there are `several` columns, of a custom task, or with the query of a ranking. Windows have `LAST`,
+    too, and rows whose order counts `NUMBER`.
 
     The champion's list is null for a row that it cannot judge.
     """
@@ -194,7 +195,7 @@ def rows_schema(
     fields = [pa.field("label", label), *(pa.field(m, pa.list_(pa.float32())) for m in models)]
     fields += [pa.field(f"slice:{f}", pa.string()) for f in slice_features]
     fields += [pa.field(name, pa.float64()) for name, there in {WEIGHT: weighted, LAST: windows}.items() if there]
-    return pa.schema([*fields, pa.field(NUMBER, pa.int64())] if windows else fields)
+    return pa.schema([*fields, pa.field(NUMBER, pa.int64())] if numbered else fields)
 
 
 def _table(
@@ -218,6 +219,9 @@ def _table(
     if weights is not None:
         columns[WEIGHT] = pa.array(weights, pa.float64())
     if last is not None:
-        columns |= {LAST: pa.array(last, pa.float64()), NUMBER: pa.array(number, pa.int64())}
-    schema = rows_schema(list(scores), list(slices), several=several, weighted=weights is not None, windows=last is not None)
+        columns[LAST] = pa.array(last, pa.float64())
+    if number is not None:
+        columns[NUMBER] = pa.array(number, pa.int64())
+    there = {"weighted": weights is not None, "windows": last is not None, "numbered": number is not None}
+    schema = rows_schema(list(scores), list(slices), several=several, **there)
     return pa.table(columns, schema=schema)

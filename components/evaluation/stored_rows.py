@@ -20,11 +20,20 @@ from switchyard.components.evaluation.predictions import LAST
 from switchyard.components.evaluation.tfma_config import WEIGHT
 
 
-def read_rows(output: str, models: Sequence[str], summary: DatasetSummary, slices: Sequence[Sequence[str]] = ()) -> Rows:
-    """Returns the labels and predictions of models, and the given slices, as the evaluation stored them."""
+def read_rows(
+    output: str,
+    models: Sequence[str],
+    summary: DatasetSummary,
+    slices: Sequence[Sequence[str]] = (),
+    keys: np.ndarray | None = None,
+) -> Rows:
+    """Returns the labels and predictions of models, and the given slices, as the evaluation stored them.
+
+    `keys` are the hashes of the rows' split keys, if any, see `data.row_keys`.
+    """
     files = sorted(glob.glob(os.path.join(glob.escape(output), PREDICTIONS, "*.parquet")))
     table = pa.concat_tables([pa.parquet.read_table(f) for f in files])
-    if summary.windows is not None:
+    if summary.draws_clusters:
         table = table.sort_by(NUMBER)
     column = table["label"].combine_chunks()
     labels = column.flatten().to_numpy() if pa.types.is_list(column.type) else column.to_numpy()
@@ -35,10 +44,10 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary, slice
     scores = {m: _scores(column, there[m]) for m, column in columns.items()}
     weights = table[WEIGHT].to_numpy() if summary.sample_weight else None
     last = table[LAST].to_numpy() if summary.windows is not None else None
-    periods = periods_of_split(summary.windows, summary.held_out) if summary.windows is not None else None
+    clusters = periods_of_split(summary.windows, summary.held_out) if summary.windows is not None else keys
     shapes = summary.output_shape, summary.label_shape
     return Rows(
-        summary.task, labels, scores, there, summary.targets, weights, last, *shapes, periods, list(coded_slices(table, slices))
+        summary.task, labels, scores, there, summary.targets, weights, last, *shapes, clusters, list(coded_slices(table, slices))
     )
 
 

@@ -206,7 +206,8 @@ class DataConfig(Section):
             are optimistic.
         split_key: column whose value's hash decides the split, so that all rows of one key share a split; `5`, `5.0`, `"5"` and
             `" 5"` are one key in every format. A row without a key forms a group of its own and is counted. A key listed in
-            `data.exclude` still splits but is no feature. Default: the hash of all features.
+            `data.exclude` still splits but is no feature. The intervals of the evaluation draw all rows of one key together.
+            Default: the hash of all features.
         max_bad_rows: ragged, undecodable or unlabelled rows to drop before the run fails.
         missing_values: texts that mean "missing" in every column, format and request, in addition to the empty text and, in
             columns that are not text, the usual words (`NA`, `NaN`, `null`, ...).

@@ -15,6 +15,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
+from switchyard.components.data.row_keys import save_row_keys
 from switchyard.components.data.summary import EVAL, TEST, TRAIN, DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
@@ -79,7 +80,7 @@ class Executor(base_executor.BaseExecutor):
             warn(f"{bad.count} bad rows are skipped (data.max_bad_rows: {bad.limit})")
         examples.split_names = artifact_utils.encode_split_names(splits)
         examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
-        DatasetSummary(
+        summary = DatasetSummary(
             fingerprint=fingerprint,
             files=[f for group in given.files().values() for f in group],
             columns={n: f"{'list of ' * t.is_list}{t.kind}" for n, t in found.types.items() if t.kind != EMPTY},
@@ -110,22 +111,31 @@ class Executor(base_executor.BaseExecutor):
             label_shape=found.label_shape,
             group=spec.group,
             sample_weight=spec.sample_weight or "",
-        ).save(examples.uri)
+            split_key="" if spec.group else spec.split_key or "",
+        )
+        summary.save(examples.uri)
+        if summary.split_key:
+            save_row_keys(examples.uri, np.concatenate(written.held_out_keys[summary.held_out]))
 
 
 @dataclass(frozen=True)
 class _Written:
-    """Rows per split; for the training split also the rows per class and the number of distinct split keys."""
+    """Rows per split; for the training split also the rows per class and the number of distinct split keys.
+
+    With a split key, `held_out_keys` has the hash of the key of each row of the other splits, by batch, uint64.
+    """
 
     rows: dict[str, int]
     classes: Counter[Any]
     keys: int | None
+    held_out_keys: dict[str, list[np.ndarray]]
 
 
 def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: list[str], bad: BadRows) -> _Written:
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
     keys = np.array([], dtype=np.uint64)
+    held_out: dict[str, list[np.ndarray]] = {s: [] for s in splits if s != TRAIN}
     done = 0
     numeric = {n for n, t in found.types.items() if t.kind in (INTEGER, FLOAT)}
     numeric |= {n for n in spec.labels if n not in spec.columns}  # parsed as in the first pass, even in a mixed column
@@ -146,6 +156,8 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
                     chosen = {s: index == i for i, s in enumerate(splits)}
                     if spec.split_key:
                         keys = np.union1d(keys, hashes[chosen["train"]])
+                        for split, of_split in held_out.items():
+                            of_split.append(hashes[chosen[split]])
                 for split, mask in chosen.items():
                     writers[split].write(records if mask is None else take(records, mask))
                 if found.classes and "train" in chosen:
@@ -156,7 +168,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
                 say(f"{done:,} of {found.rows:,} rows written")
     for writer in writers.values():
         writer.close()
-    return _Written({s: w.rows for s, w in writers.items()}, counts, len(keys) if len(keys) else None)
+    return _Written({s: w.rows for s, w in writers.items()}, counts, len(keys) if len(keys) else None, held_out)
 
 
 def _features(lists: pa.RecordBatch, others: Collection[str | None]) -> pa.RecordBatch:

@@ -20,6 +20,8 @@ from switchyard.components.ingest.scalars import longest, one_a_row
 from switchyard.components.values.base64_values import as_json
 from switchyard.components.values.targets import is_list
 
+# Format -> its name in errors.
+_WITHOUT_OBJECTS = {"csv": "CSV", "tfrecord": "TFRecord"}
 Write = Callable[[pa.Table], None]
 
 
@@ -30,6 +32,9 @@ def assemble(parts: Sequence[Path], target: Path, kind: str) -> int:
         UserError: the format does not support a column's values.
     """
     schema = _common(parts)
+    if kind in _WITHOUT_OBJECTS:
+        for written in (schema, *(_schema(p) for p in parts if kind == "csv")):
+            _check_objects(written, _WITHOUT_OBJECTS[kind])
     if kind == "csv":
         schema = pa.schema([pa.field(f.name, _csv_type(f)) for f in schema])
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -47,8 +52,21 @@ def assemble(parts: Sequence[Path], target: Path, kind: str) -> int:
     return rows
 
 
+def _check_objects(schema: pa.Schema, name: str) -> None:
+    """Raises UserError for a column of objects, or of lists of lists or objects."""
+    for field in schema:
+        inner = field.type.value_type if is_list(field.type) else field.type
+        if pa.types.is_nested(inner):
+            what = "lists of lists or objects" if is_list(field.type) else "objects"
+            raise UserError(f"column {field.name!r} holds {what}, which {name} does not support. Write .parquet or .jsonl.")
+
+
+def _schema(part: Path) -> pa.Schema:
+    return pa.parquet.read_schema(part).remove_metadata()
+
+
 def _common(parts: Sequence[Path]) -> pa.Schema:
-    schemas = [pa.parquet.read_schema(p).remove_metadata() for p in parts]
+    schemas = [_schema(p) for p in parts]
     try:
         return pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowTypeError, pa.ArrowInvalid):

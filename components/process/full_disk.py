@@ -16,6 +16,10 @@ _PATTERN = re.compile(r"[Nn]o space left on device|Disk quota exceeded|database 
 _PATH = re.compile(r"/[^\s;:'\"\]\)]+")
 # Free space below this counts as none: file systems reserve some.
 _NOTHING_BYTES = 64 << 10
+_RUN_AGAIN = (
+    "Free some space there, or use another folder (--workspace; TMPDIR for temporary files), and run again: finished stages are "
+    "kept."
+)
 _written: set[Path] = set()
 
 
@@ -24,21 +28,22 @@ def note_written(folder: Path) -> None:
     _written.add(folder)
 
 
-def full_disk(error: BaseException, *places: Path) -> str | None:
+def full_disk(error: BaseException, *places: Path, then: str = _RUN_AGAIN) -> str | None:
     """Returns a message for the user when a full disk caused an error, else None.
 
     Args:
         error: the error, whose chain of causes is searched.
         places: paths that were written to, for errors without a path.
+        then: the end of the message: what to do, and what happens after that.
     """
     for seen in error_chain(error):
         if isinstance(seen, OSError) and seen.errno in _CODES:
-            return _sentence(str(seen.filename or seen.strerror), _file_of(seen), places, limited=seen.errno == errno.EFBIG)
+            return _sentence(str(seen.filename or seen.strerror), _file_of(seen), places, then, limited=seen.errno == errno.EFBIG)
         # UserError and DataGateError describe problems with the user's input, so their texts are not searched.
         text = "" if isinstance(seen, UserError | DataGateError) else text_of(seen)
         if match := _PATTERN.search(text):
             path = next((p for p in _PATH.findall(text) if os.path.isdir(os.path.dirname(p))), None)
-            return _sentence(path or match.group(), path, places, limited=match.group() == "File too large")
+            return _sentence(path or match.group(), path, places, then, limited=match.group() == "File too large")
     return None
 
 
@@ -46,11 +51,11 @@ def disk_is_full(*places: Path) -> str | None:
     """Returns the message for the first of `places`, or the temporary folder, without free space; None when all have some."""
     for place in (*places, *_written, Path(tempfile.gettempdir())):
         if _is_full(place):
-            return _sentence(str(place), str(place), (), limited=False)
+            return _sentence(str(place), str(place), (), _RUN_AGAIN, limited=False)
     return None
 
 
-def _sentence(what: str, path: str | None, places: tuple[Path, ...], *, limited: bool) -> str:
+def _sentence(what: str, path: str | None, places: tuple[Path, ...], then: str, *, limited: bool) -> str:
     known = [Path(path)] if path else [*places, *_written, Path(tempfile.gettempdir())]
     mounts = dict.fromkeys(_mount(p) for p in known)
     full = [m for m in mounts if _is_full(m)] or list(mounts)
@@ -58,10 +63,7 @@ def _sentence(what: str, path: str | None, places: tuple[Path, ...], *, limited:
     found = f"No space is left on the file system at {where}."
     if limited:
         found = f"A file reached its largest allowed size: {where} has no space left for it, or ulimit -f limits it."
-    return (
-        f"the disk is full ({what}). {found} Free some space there, or use another folder (--workspace; TMPDIR for temporary "
-        "files), and run again: finished stages are kept."
-    )
+    return f"the disk is full ({what}). {found} {then}"
 
 
 def _file_of(error: OSError) -> str | None:

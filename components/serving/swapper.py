@@ -12,12 +12,15 @@ from contextlib import ExitStack
 
 from switchyard.components.bundle.source import ModelRef, OpenedModel
 from switchyard.components.errors import UserError, first_line
+from switchyard.components.process.full_disk import full_disk
 from switchyard.components.serving.metrics import Metrics
 from switchyard.components.serving.rollout import Rollout
 from switchyard.components.serving.served_model import Limits, ServedModel, load_model
 
 _log = logging.getLogger(__name__)
 _KEPT = 1
+_UNREACHABLE, _NO_ROOM = "registry unreachable", "a new version cannot be copied"
+_FREE = "Free some space there, or set TMPDIR to another folder; the copy is tried again at the next poll."
 # Seconds until a version is loaded again after an error that may pass; doubled after each further one.
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0
 
@@ -66,7 +69,8 @@ class ModelReloader:
         self._refused: dict[str, _Refusal] = {}
         self._resting: list[ServedModel] = []
         self._closing: set[asyncio.Task[None]] = set()
-        self._unreachable = False
+        # What kept the last poll from succeeding.
+        self._obstacle = ""
 
     async def start(self, version: str) -> None:
         """Loads the first champion.
@@ -83,17 +87,23 @@ class ModelReloader:
             try:
                 await self.look()
             except Exception as error:  # MLflow's stores raise many types
-                if not self._unreachable:
-                    self._say(f"registry unreachable; still serving the current version: {first_line(error)}")
-                    _log.warning("registry", exc_info=True)
-                self._unreachable = True
-                self._metrics.registry_reachable.set(0)
+                full = full_disk(error, then=_FREE)
+                self._blocked(_NO_ROOM if full else _UNREACHABLE, full or first_line(error))
+                self._metrics.registry_reachable.set(1 if full else 0)
             else:
-                if self._unreachable:
-                    self._say("the registry is reachable again")
-                self._unreachable = False
+                self._blocked("")
                 self._metrics.registry_reachable.set(1)
             await asyncio.sleep(seconds)
+
+    def _blocked(self, by: str, reason: str = "") -> None:
+        """Says what keeps polls from succeeding, once; empty if nothing does."""
+        if by != self._obstacle:
+            if by:
+                self._say(f"{by}; still serving the current version: {reason}")
+                _log.warning("registry", exc_info=True)
+            else:
+                self._say("the registry is reachable again" if self._obstacle == _UNREACHABLE else "versions can be copied again")
+        self._obstacle = by
 
     async def look(self) -> None:
         """Polls the registry once and applies alias changes."""

@@ -15,6 +15,7 @@ from switchyard.components.metrics import DIRECTION, METRICS, PRIMARY, base, dir
 from switchyard.components.tasks import RANKING, TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking.model_registry import Version
+from switchyard.pipelines.api.compare_clusters import clusters_of
 from switchyard.pipelines.api.compare_own import Change, custom_labels, measure_own
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class OnSameRows:
     values are None: the AUC of a single class, the precision without positive predictions. `weighted_by` is the column
     of the sample weights, empty if all rows weigh the same. `unlabelled`: rows of the file without a label
     or group, which are left out, and `incomplete` windows with a gap or a missing number. `unmeasured`: the user's own metrics,
-    whose functions no bundle contains and no file gives. `note`: why the intervals of windows are too narrow, or absent.
+    whose functions no bundle contains and no file gives. `note`: why intervals are too narrow, or absent.
     """
 
     rows: int
@@ -123,9 +124,9 @@ def compare_on(
     functions = {v: weighted_metrics(info.task, labels, s, info.targets) for v, s in scores.items()}
     of_units = unit_weights(info.task, labels, weights)
     measured = {v: {m: float(f(of_units)) for m, f in of.items()} for v, of in functions.items()}
-    together, note = _periods(frame, summary, data)
+    clusters, note = clusters_of(frame, summary, data)
     shape: dict[str, Any] = {"output_shape": info.output_shape, "label_shape": summary.label_shape}
-    rows = Rows(info.task, labels, scores, targets=info.targets, weights=weights, periods=together, **shape)
+    rows = Rows(info.task, labels, scores, targets=info.targets, weights=weights, clusters=clusters, **shape)
     of_own, changes = measure_own(own, rows)
     existing = {v: {m: _existing(value) for m, value in {**of, **of_own[v]}.items()} for v, of in measured.items()}
     known = {*(metric.name for metric in METRICS), *changes}
@@ -272,7 +273,7 @@ def _read_rows(data: Path, summary: DatasetSummary, info: BundleInfo, weight: st
         return _read_windows(data, summary)
     options = CsvOptions.of(summary.csv)
     numbers = {f.name for f in info.features if f.dtype != "string"} | {*info.labels, weight}
-    needed = {*(f.name for f in info.features), *info.labels, info.label, weight, summary.group}
+    needed = {*(f.name for f in info.features), *info.labels, info.label, weight, summary.group, summary.split_key}
     frames = []
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
@@ -284,18 +285,6 @@ def _read_rows(data: Path, summary: DatasetSummary, info: BundleInfo, weight: st
     if not frames:
         raise StageError(f"{data}: no rows.")
     return pd.concat(frames, ignore_index=True), 0
-
-
-def _periods(windows: pd.DataFrame, summary: DatasetSummary, data: Path) -> tuple[np.ndarray | None, str]:
-    """Returns the period of each window, and a note on too few; None and no note if rows stand for themselves."""
-    from switchyard.components.data.windows import KnownWindows
-    from switchyard.components.evaluation.periods import note_on_steps, periods
-
-    if not summary.windows:
-        return None, ""
-    settings = KnownWindows.of(summary.windows).settings
-    found = periods(windows.index.to_numpy(), settings.length)
-    return found, note_on_steps(windows.index.nunique(), settings.future, str(data))
 
 
 def _read_windows(data: Path, summary: DatasetSummary) -> tuple[pd.DataFrame, int]:

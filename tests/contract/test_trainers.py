@@ -195,6 +195,42 @@ def test_the_trees_of_each_quantile_are_those_of_lightgbms_own_objective(tmp_pat
         np.testing.assert_allclose(found[0][:, i], alone.predict(held), rtol=1e-4)
 
 
+def trees_of(text):
+    """Returns the number of leaves of each tree of a model's text."""
+    return [int(line.removeprefix("num_leaves=")) for line in text.split("\n") if line.startswith("num_leaves=")]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "quantile", "multilabel"])
+@pytest.mark.parametrize(
+    ("trees", "ends"),
+    [
+        (Trees(min_leaf_rows=390), True),  # no round finds a split
+        (Trees(min_leaf_rows=46, row_share=0.24), False),  # some do, with the rows that they draw
+    ],
+)
+def test_a_round_without_a_split_does_not_count(task, trees, ends, tmp_path):
+    splits = [examples(task, 400, 0), examples(task, 200, 1)]
+    seen = []
+    result = LightgbmTrainer().train(
+        request(splits, tmp_path, task, epochs=40, trees=trees, learning_rate=0.3), lambda step, metrics: seen.append(step)
+    )
+    outputs = TASKS[task] if task != "binary" else 1
+    [last] = (tmp_path / "checkpoints").glob("last-*.txt")
+    leaves = np.reshape(trees_of(last.read_text()), (-1, outputs))
+    assert result.epochs == len(leaves) == len(seen) == len(result.history) < 40
+    assert seen == list(range(1, result.epochs + 1))
+    assert (leaves[1:].max(axis=1, initial=0) > 1).all(), "each round but the first has a split"
+    assert (result.epochs == 1) == ends
+    exported = trees_of((tmp_path / "export" / "model.txt").read_text())
+    assert len(exported) == result.best_epoch * outputs
+    features, labels = next(iter(splits[1].batches(1000)))
+    if task == "binary":
+        p = LightgbmTrainer.load_predictor(tmp_path / "export")(features)[:, 0].astype(np.float64)
+        assert -np.log(np.where(labels == 1, p, 1 - p)).mean() == pytest.approx(
+            min(h["val_loss"] for h in result.history), rel=1e-4
+        )
+
+
 # With weights LightGBM's own mean squared error rounds otherwise, and equally good splits are chosen by chance.
 @pytest.mark.parametrize(("task", "alone", "weighted"), [("multilabel", "binary", True), ("multioutput", "regression", False)])
 def test_the_trees_of_each_label_are_those_of_a_task_of_its_own(task, alone, weighted, tmp_path):

@@ -19,6 +19,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from switchyard.components import artifacts
 from switchyard.components.baseline.contents import BaselineContents
 from switchyard.components.bundle.model import BundleInfo, bundle_path
+from switchyard.components.data.row_keys import save_row_keys
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation import predictions
@@ -129,6 +130,7 @@ class Case:
         version: str | None = "3",
         weight: str = "",
         windows: Mapping[str, Any] | None = None,
+        keys: np.ndarray | None = None,
     ) -> None:
         self._folder = folder
         self._examples = _artifact(standard_artifacts.Examples, folder / "examples")
@@ -162,7 +164,10 @@ class Case:
             group=group,
             sample_weight=weight,
             windows=dict(windows) if windows else None,
+            split_key="" if keys is None else "user",
         ).save(self._examples.uri)
+        if keys is not None:
+            save_row_keys(self._examples.uri, keys)
         self._models = []
         for name in ("a", "b"):
             model = _artifact(standard_artifacts.Model, folder / name)
@@ -333,6 +338,24 @@ def test_windows_are_drawn_in_periods_though_workers_return_them_in_no_order(
     )
     low, high = np.array([found["models"]["a"]["intervals"]["loss"] for found in (mine, alone)]).T
     assert abs((high - low)[0] / (high - low)[1] - 1) > 1e-3, "of periods, which here are independent rows"
+
+
+def test_rows_of_a_key_are_drawn_together_though_workers_return_them_in_no_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Neighbours of two shards are one customer's.
+    keys = (np.arange(2 * ROWS) // 50).astype(np.uint64)
+    case = Case("regression", tmp_path, monkeypatch, shards=2, keys=keys)
+    mine, theirs = (json.loads((case.evaluate(limit) / "metrics.json").read_text()) for limit in (256, 0))
+    assert _differences(mine, theirs) == []
+    (tmp_path / "alone").mkdir()
+    alone = json.loads((Case("regression", tmp_path / "alone", monkeypatch, shards=2).evaluate(256) / "metrics.json").read_text())
+    assert mine["models"]["a"]["intervals"]["loss"] != alone["models"]["a"]["intervals"]["loss"]
+    few = Case("regression", tmp_path / "few", monkeypatch, shards=2, keys=keys % 4)
+    noted = json.loads((few.evaluate(256) / "metrics.json").read_text())
+    assert (
+        "the split 'test' has 4 values of the split key 'user', too few for intervals: at least 10 are needed" in noted["notes"]
+    )
 
 
 @pytest.mark.parametrize(("limit", "pipelines"), [(256, 0), (0, 1)])

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from switchyard.components.data import shards
+from switchyard.components.data.row_keys import load_row_keys
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.ingest import csv_reader
@@ -342,6 +343,19 @@ def test_rows_of_one_key_count_as_one_even_if_the_key_is_no_feature(tmp_path):
     train = sum(row["split"] == "Split-train" for row in rows)
     assert summary.independent == pytest.approx(summary.keys / train)
     assert 10 < summary.keys < 30
+
+
+def test_the_keys_of_the_held_out_rows_are_stored_in_their_order_across_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_ROWS", 50)
+    data = frame(900).assign(user=np.arange(900) % 60, who=np.arange(900) % 60)
+    write_csv(tmp_path / "d.csv", data)
+    weights = {"train": 0.5, "eval": 0.2, "test": 0.3}
+    summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.csv")], split_key="user", exclude=["user"], weights=weights)
+    users = [row["who"] for row in rows if row["split"] == "Split-test"]
+    keys = load_row_keys(str(tmp_path / "out"))
+    assert summary.split_key == "user"
+    assert len(users) == len(keys) > 100
+    assert len(set(zip(users, keys.tolist(), strict=True))) == len(set(users)) == len(set(keys.tolist()))
 
 
 def write_examples(path, *rows):

@@ -1,5 +1,7 @@
 """From parts to one file of predictions."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from switchyard.components.errors import UserError
 from switchyard.components.prediction.output import assemble
 
+NESTED = "lists of lists or objects"
 LISTS = [pa.list_(pa.int64()), pa.large_list(pa.int64())]
 
 
@@ -36,3 +39,24 @@ def test_a_column_of_lists_beside_texts_of_other_parts_becomes_text(tmp_path):
         pa.parquet.write_table(pa.table({"x": values}), tmp_path / f"{i}.parquet")
     assemble(sorted(tmp_path.glob("?.parquet")), tmp_path / "out.jsonl", "jsonl")
     assert (tmp_path / "out.jsonl").read_text() == '{"x":"[1, 2]"}\n{"x":"a"}\n{"x":"{\\"b\\": 1}"}\n'
+
+
+@pytest.mark.parametrize("kind", ["csv", "tfrecord"])
+@pytest.mark.parametrize(("value", "what"), [({"a": [1, 2]}, "objects"), ([{"a": 1}], NESTED), ([[1]], NESTED)])
+def test_objects_are_refused_where_the_format_has_none_and_kept_elsewhere(kind, value, what, tmp_path):
+    [path] = part(tmp_path, [value, None], None)
+    target, name = tmp_path / f"out.{kind}", {"csv": "CSV", "tfrecord": "TFRecord"}[kind]
+    with pytest.raises(UserError, match=f"'x' holds {what}, which {name} does not support. Write .parquet or .jsonl"):
+        assemble([path], target, kind)
+    assert not target.exists()
+    for kept in ("jsonl", "parquet"):
+        assemble([path], tmp_path / f"out.{kept}", kept)
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["x"] == value
+    assert pa.parquet.read_table(tmp_path / "out.parquet")["x"][0].as_py() == value
+
+
+def test_objects_of_a_later_part_are_refused_in_a_csv(tmp_path):
+    for i, values in enumerate([["a"], [{"b": 1}]]):
+        pa.parquet.write_table(pa.table({"x": values}), tmp_path / f"{i}.parquet")
+    with pytest.raises(UserError, match="'x' holds objects, which CSV does not support"):
+        assemble(sorted(tmp_path.glob("?.parquet")), tmp_path / "out.csv", "csv")

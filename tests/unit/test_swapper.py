@@ -1,6 +1,7 @@
 """Which versions a server loads as aliases move and loads fail, without models."""
 
 import asyncio
+import errno
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -108,3 +109,38 @@ def test_an_error_that_may_pass_is_tried_again_after_a_pause(registry, monkeypat
     registry.aliases["champion"], registry.errors["2"] = "2", OSError("no space left on device")
     served(registry, nothing, mend)
     assert registry.loads == loads
+
+
+def test_a_full_disk_is_no_unreachable_registry_and_is_said_once(registry, tmp_path):
+    said, metrics = [], Metrics()
+
+    async def main():
+        reloader = swapper.ModelReloader(registry, Rollout(0.5), Limits(), metrics, None, said.append)
+        await reloader.start("1")
+        opened, polling = registry.open, asyncio.create_task(reloader.follow(0.01))
+        for error in (OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "model.pt2")), ConnectionError("refused")):
+            seen = len(said)
+
+            @contextmanager
+            def failing(version, error=error):
+                raise error
+                yield
+
+            registry.open, registry.aliases["champion"] = failing, "2"
+            while len(said) == seen:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            reachable.append(metrics.registry_reachable._value.get())
+        registry.open = opened
+        while "swapped out" not in said[-1] and "again" not in said[-1]:
+            await asyncio.sleep(0.01)
+        polling.cancel()
+        await reloader.close()
+
+    reachable = []
+    asyncio.run(main())
+    assert said[0].startswith("a new version cannot be copied; still serving the current version: the disk is full (")
+    assert "Free some space there, or set TMPDIR" in said[0]
+    assert said[1] == "registry unreachable; still serving the current version: refused"
+    assert set(said[2:4]) == {"version 2 is served, version 1 is swapped out", "the registry is reachable again"}
+    assert reachable == [1, 0]

@@ -372,7 +372,7 @@ def test_the_interval_of_overlapping_windows_is_that_of_periods_drawn_whole():
     rows, starts = overlapping()
     naive = interval(replicates(rows)["m"]["loss"])
     drawn = periods(starts, 18)
-    found = replicates(replace(rows, periods=drawn))["m"]["loss"]
+    found = replicates(replace(rows, clusters=drawn))["m"]["loss"]
     low, high = interval(found)
     assert high - low > 3 * (naive[1] - naive[0])
     # The standard error of a mean whose periods are drawn: of the sums of their deviations.
@@ -388,7 +388,7 @@ def test_a_metric_of_the_users_draws_the_same_periods(tmp_path):
         "def weighed(labels, scores, weights): return ((labels - scores) ** 2).mean(axis=1) @ weights / weights.sum()\n"
     )
     rows, starts = overlapping(days=120)
-    rows = replace(rows, periods=periods(starts, 8))
+    rows = replace(rows, clusters=periods(starts, 8))
     expected = replicates(rows)["m"]["loss"]
     for name in ("plain", "weighed"):
         assert own_replicates(str(tmp_path / "metrics.py"), name, rows)["m"] == pytest.approx(expected)
@@ -415,7 +415,7 @@ def test_periods_are_as_long_as_a_window_unless_there_would_be_few(steps, window
 
 def test_too_few_periods_have_no_interval_and_no_model_beats_the_trivial_predictor_there():
     rows, starts = overlapping(days=9, future=6)
-    rows = replace(rows, periods=periods(starts, 18))
+    rows = replace(rows, clusters=periods(starts, 18))
     assert replicates(rows) == {"m": {}}
     trivial = Trivial.of(rows, "loss")
     assert trivial.samples is None

@@ -48,12 +48,17 @@ class QuantileBoosters:
             booster = lightgbm.Booster({**params, "objective": "quantile", "alpha": float(quantile)}, train)
             self._boosters.append(booster.add_valid(held, "held"))
 
-    def update(self) -> None:
-        """Grows a tree for each quantile."""
+    def update(self) -> bool:
+        """Grows a tree for each quantile that finds a split; returns whether there is one. A round without is none."""
         for booster, grown in zip(self._boosters, self._grown, strict=True):
             trees = booster.num_trees()
             booster.update()
             grown.append(booster.num_trees() > trees)
+        if any(grown[-1] for grown in self._grown):
+            return True
+        for grown in self._grown:
+            grown.pop()
+        return False
 
     def scores(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scores of both splits, (B, quantiles) each."""

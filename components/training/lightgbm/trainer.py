@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from switchyard.components.errors import UserError
+from switchyard.components.progress import say
 from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION
 from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult
 from switchyard.components.training.epoch_metrics import epoch_metrics
@@ -84,15 +86,14 @@ class LightgbmTrainer(Trainer):
             del rows
             of_train, of_held = (labels, "", weights), (held_labels, "val_", held_weights)
             course = _Rounds(ledger, report, spec, objective, weighted=request.train.weighted)
+            save: Callable[[Path], Any]
             if spec.task == QUANTILE:
                 boosters = QuantileBoosters(params, spec.targets, train, held, (before, starts) if before else None)
-                while not ledger.finished:
-                    boosters.update()
-                    for scores, of_split in zip(boosters.scores(), (of_train, of_held), strict=True):
-                        course.measure(scores, *of_split)
-                    course.end_round(boosters.save)
+                save = boosters.save
+                course.grow(boosters, (of_train, of_held))
             else:
-                lightgbm.train(
+                course.trees = lightgbm.Booster(model_file=before).num_trees() if before else 0
+                trained = lightgbm.train(
                     params,
                     train,
                     num_boost_round=hyper.epochs - ledger.epochs,
@@ -102,6 +103,8 @@ class LightgbmTrainer(Trainer):
                     init_model=before,
                     keep_training_booster=True,
                 )
+                save = partial(trained.save_model, num_iteration=-1)
+            course.end(save)
         booster = lightgbm.Booster(model_file=ledger.last(_LAST))
         best = booster.model_to_string(num_iteration=ledger.best_epoch)
         if objective:
@@ -121,7 +124,14 @@ class LightgbmTrainer(Trainer):
 
 
 class _Rounds:
-    """A callback at the end of each round: measures, reports, writes the checkpoint, stops when the ledger is finished."""
+    """A callback at the end of each round: measures, reports, writes the checkpoint, stops when the ledger is finished.
+
+    A round that finds no split adds no tree and is none: it is neither recorded nor counted. Unless rounds draw rows or features,
+    no later one finds a split.
+
+    Attributes:
+        trees: trees of the model so far.
+    """
 
     def __init__(
         self, ledger: TrainingLedger, report: Report, spec: ModelSpec, objective: Objective | None, *, weighted: bool
@@ -130,6 +140,7 @@ class _Rounds:
         self._objective = objective
         self._metrics: dict[str, float] = {}
         self._saved = ledger.epochs
+        self.trees = 0
 
     def measure(
         self, scores: np.ndarray, labels: np.ndarray, prefix: str, weights: np.ndarray | None
@@ -151,9 +162,23 @@ class _Rounds:
         return []
 
     def __call__(self, environment: Any) -> None:
-        self.end_round(lambda path: environment.model.save_model(path, num_iteration=-1))
-        if self._ledger.finished:
+        before, self.trees = self.trees, environment.model.num_trees()
+        if self.trees > before:
+            self.end_round(partial(environment.model.save_model, num_iteration=-1))
+        if self._ledger.finished or (self.trees == before and not _draws(self._ledger.hyperparameters)):
             raise lightgbm.callback.EarlyStopException(self._ledger.best_epoch - 1, [])
+
+    def grow(self, boosters: QuantileBoosters, splits: Sequence[tuple[np.ndarray, str, np.ndarray | None]]) -> None:
+        """Grows the boosters of quantiles round by round; `splits` are the arguments of `measure` for both."""
+        for _ in range(self._ledger.hyperparameters.epochs - self._ledger.epochs):
+            if boosters.update():
+                for scores, of_split in zip(boosters.scores(), splits, strict=True):
+                    self.measure(scores, *of_split)
+                self.end_round(boosters.save)
+            elif not _draws(self._ledger.hyperparameters):
+                return
+            if self._ledger.finished:
+                return
 
     def end_round(self, save: Callable[[Path], Any]) -> None:
         """Records the round that was measured; `save` writes all trees to a file."""
@@ -161,11 +186,28 @@ class _Rounds:
         ledger.record(ledger.epochs + 1, self._metrics)
         self._report(ledger.steps, ledger.history[-1])
         if ledger.finished or ledger.epochs - self._saved >= _ROUNDS_BETWEEN_CHECKPOINTS * ledger.epochs:
-            path = ledger.last(_LAST)
-            save(path.with_name(f"new_{path.name}"))
-            os.replace(path.with_name(f"new_{path.name}"), path)
-            ledger.save()
-            self._saved = ledger.epochs
+            self._checkpoint(save)
+
+    def end(self, save: Callable[[Path], Any]) -> None:
+        """Ends the training; `save` as of `end_round`. Fewer rounds than configured are said, unless they were stopped early."""
+        ledger = self._ledger
+        if not ledger.finished:
+            say(f"no further split was found: {ledger.epochs} of {ledger.hyperparameters.epochs} rounds have trees")
+            ledger.stopped = True
+            self._checkpoint(save)
+
+    def _checkpoint(self, save: Callable[[Path], Any]) -> None:
+        path = self._ledger.last(_LAST)
+        save(path.with_name(f"new_{path.name}"))
+        os.replace(path.with_name(f"new_{path.name}"), path)
+        self._ledger.save()
+        self._saved = self._ledger.epochs
+
+
+def _draws(hyper: Hyperparameters) -> bool:
+    """Whether each round draws rows or features anew, so that one may find a split after one that found none."""
+    trees = hyper.trees or Trees()
+    return trees.row_share < 1 or trees.feature_share < 1
 
 
 def _scores(model: Path, rows: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from switchyard.components.process.variables import KFP_COOKIE, KFP_TOKEN
 from switchyard.components.text.redaction import mask
 from switchyard.pipelines.runners.kubeflow.cluster.run import Run, run_of
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import Workflow
+from switchyard.pipelines.runners.kubeflow.contract import OLDEST_KFP
 from switchyard.pipelines.runners.kubeflow.extra import require_kfp
 
 # Path where Kubernetes mounts the token of a pod that may use KFP.
@@ -314,7 +315,7 @@ class KubeflowClient:
                 return NoSuchRunError(missing + ".")
             return UserError(
                 f"cannot {what}: {self.host} has no /apis/v2beta1 (404): the path is wrong (on Kubeflow it is "
-                ".../pipeline), or KFP is older than version 2. Switchyard needs KFP 2.2 or later."
+                f".../pipeline), or KFP is older than version 2. Switchyard needs KFP {OLDEST_KFP} or later."
             )
         if error.status in (400, 409):
             return UserError(f"cannot {what}: KFP refuses it ({error.status}: {reason})")

@@ -19,10 +19,9 @@ from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.finding import FAILED, OK, UNKNOWN, Finding
 from switchyard.pipelines.kubectl import KubectlError
 from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
+from switchyard.pipelines.runners.kubeflow.contract import OLDEST_KFP
 from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 
-# Includes security fixes that earlier versions lack.
-OLDEST = (2, 17, 0)
 # Namespace of KFP itself; its settings are not in the users' namespaces.
 _KFP = "kubeflow"
 # Permissions that KFP's launcher and Argo's executor need in a task's pod (infra/kubeflow/runner.yaml).
@@ -80,15 +79,14 @@ class _Examination:
         health = self._client.health()
         tag = str(health.get("tag_name") or "")
         numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", tag)
-        oldest = ".".join(map(str, OLDEST))
         if numbers is None:
             yield Finding(
                 "version",
                 UNKNOWN,
-                f"KFP reports the version {tag or 'unknown'}; {oldest} or later is required for its security fixes",
+                f"KFP reports the version {tag or 'unknown'}; {OLDEST_KFP} or later is required for its security fixes",
             )
-        elif tuple(map(int, numbers.groups())) < OLDEST:
-            yield Finding("version", FAILED, f"KFP {tag}: upgrade to {oldest} or later, for its security fixes")
+        elif tuple(map(int, numbers.groups())) < tuple(map(int, OLDEST_KFP.split("."))):
+            yield Finding("version", FAILED, f"KFP {tag}: upgrade to {OLDEST_KFP} or later, for its security fixes")
         else:
             yield Finding("version", OK, f"KFP {tag}")
         if health.get("multi_user") and not self._client.connection.namespace:
