@@ -1,8 +1,8 @@
 """Serves a bundle on an inherited socket: `python -m switchyard.components.infra_validation.server_main FD FOLDER DIGEST`.
 
-As in production, it lacks the training process's modules and variables: a fresh interpreter, or for a PyTorch model of a local
-run a fork that has imported PyTorch, and perhaps what this module imports, alone. The server exits when its standard input
-closes, so that it never outlives the stage.
+As in production, it lacks the training process's modules and variables: a fresh interpreter, or for a model of a local run a fork
+that has imported its framework, and perhaps what this module imports, alone. The server exits when its standard input closes,
+so that it never outlives the stage.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from switchyard.components.errors import StageError, UserError, last_line
 from switchyard.components.infra_validation.server_main import NAME
 from switchyard.components.process import interpreter
 from switchyard.components.serving.server import bind
-from switchyard.components.training.workers.training_process import ForkedProcess, running_server
+from switchyard.components.training.workers.module_server import ForkedProcess, running_module_server
 
 _HOST = "127.0.0.1"
 _STOP_SECONDS = 30
@@ -114,11 +114,12 @@ class _Interpreter:
 
 
 def _start(folder: str, digest: str | None, listening: socket.socket, output: IO[bytes]) -> ForkedProcess | _Interpreter:
-    """Starts a server: of a PyTorch model in a fork that has imported PyTorch alone, if the run has one, see `TrainingServer`."""
+    """Starts a server: in a fork that has imported the model's framework alone, if the run has one, see `ModuleServer`."""
     module, arguments = "switchyard.components.infra_validation.server_main", [folder, digest or ""]
     environment = interpreter.environment(_environment())
-    training = running_server("pytorch") if _framework(folder) == "pytorch" else None
-    if training and (forked := training.start(module, arguments, listening, output, environment)):
+    framework = _framework(folder)
+    server = running_module_server(framework) if framework else None
+    if server and (forked := server.start(module, arguments, listening, output, environment)):
         return forked
     return _Interpreter(
         interpreter.start(

@@ -6,6 +6,7 @@ library, beside the user's data would shadow that library. `PYTHONSAFEPATH` prev
 
 from __future__ import annotations
 
+import json
 import os
 import site
 import sys
@@ -35,6 +36,15 @@ def start(module: str, arguments: Sequence[str], *, env: Mapping[str, str] | Non
     import subprocess
 
     return subprocess.Popen(_command(module, arguments), env=environment(os.environ if env is None else env), **pipes)
+
+
+def path() -> list[str]:
+    """Returns `sys.path` of an interpreter that `start` starts."""
+    import subprocess
+
+    command = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.path))"]
+    found: list[str] = json.loads(subprocess.check_output(command, env=environment(os.environ), stdin=subprocess.DEVNULL))
+    return found
 
 
 def replace_this_process(module: str, arguments: Sequence[str], env: Mapping[str, str]) -> NoReturn:

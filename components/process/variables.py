@@ -34,10 +34,12 @@ NODE = "SWITCHYARD_NODE"
 LEASE = "SWITCHYARD_LEASE"
 STAGE_PIPE = "SWITCHYARD_STAGE_PIPE"
 TRAINING_SERVERS = "SWITCHYARD_TRAINING_SERVERS"
+MODULE_SERVERS = "SWITCHYARD_MODULE_SERVERS"
 
 # Between a local runner and the process that stages are forked from.
 PRELOAD_LOG = "SWITCHYARD_PRELOAD_LOG"
 PRELOAD_TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
+PRELOAD_SERVING = "SWITCHYARD_PRELOAD_SERVING"
 
 MEANINGS = {
     DEBUG: "set to any value: unexpected errors are shown with their stack trace",
@@ -63,6 +65,8 @@ MEANINGS = {
     LEASE: "seconds and file by which a node detects that its stage still runs",
     STAGE_PIPE: "set if standard input is a pipe from the stage; the launcher ends when it closes",
     TRAINING_SERVERS: "where frameworks are imported already: framework to socket and log (JSON)",
+    MODULE_SERVERS: "where infra validation's servers are forked: framework to socket (JSON)",
     PRELOAD_LOG: "file for what the preloading process prints",
     PRELOAD_TRAINERS: "trainers to import there, separated by commas",
+    PRELOAD_SERVING: "socket of a fork of it, made before it imports more than a server of a TensorFlow model needs",
 }

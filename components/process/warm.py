@@ -22,15 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.process import interpreter, unix_socket, variables, warm_key
+from switchyard.components.process.other_process import has_open, is_stopped
 from switchyard.components.process.own_folder import own_folder
 
 # Kinds of warm processes, and the modules that are run for those that are not forked from another.
-STAGES, TRAININGS, BARE = "stages", "trainings", "bare"
+STAGES, SERVING, TRAININGS, BARE = "stages", "serving", "trainings", "bare"
 _MODULES = {
     STAGES: "switchyard.pipelines.runners.local.warm",
+    SERVING: "switchyard.pipelines.runners.local.warm",
     TRAININGS: "switchyard.pipelines.runners.local.warm_trainings",
     BARE: "switchyard.pipelines.runners.local.warm_trainings",
 }
+_STOPPED = (
+    "warm process {pid} is stopped, so that the libraries are imported anew; continue it with kill -CONT {pid}, or end it with "
+    "switchyard warm stop"
+)
+# In place of a signal: the process forked from a warm one no longer ends with its client.
+DETACHED = 0
 _REPLY_SECONDS = 5.0
 _LEFT_SECONDS = 2.0
 
@@ -49,7 +57,7 @@ _forked: weakref.WeakSet[Forked] = weakref.WeakSet()
 
 
 class Forked:
-    """A process forked from a warm one. It ends with this process, or when it is closed."""
+    """A process forked from a warm one. It ends with this process, or when it is closed, unless it is left."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -66,6 +74,11 @@ class Forked:
         with suppress(OSError), self._connection.makefile("rb") as lines:
             line = lines.readline()
         return int(json.loads(line)["ended"]) if line else None
+
+    def leave(self) -> None:
+        """Lets the process continue without this one, which learns nothing of it any more."""
+        with self._connection, suppress(OSError):
+            self._connection.sendall(bytes([DETACHED]))
 
     def close(self) -> None:
         """Kills the process and waits for its end."""
@@ -126,8 +139,12 @@ def fork(kind: str, target: str, payload: Any, descriptors: Sequence[int]) -> Fo
     }
     try:
         unix_socket.connect(connection, str(warm.folder / f"{warm.key}-{kind}"))
-        if unix_socket.peer(connection)[1] != os.geteuid():
+        pid, user = unix_socket.peer(connection)
+        if user != os.geteuid():
             raise PermissionError
+        if is_stopped(pid):
+            sys.stderr.write(f"warning: {_STOPPED.format(pid=pid)}\n")
+            raise ProcessLookupError
         folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
         try:
             socket.send_fds(connection, [b"f"], [folder, *descriptors])
@@ -198,6 +215,8 @@ def stop(found: Sequence[Running], seconds: float) -> list[Running]:
     for one in found:
         with suppress(ProcessLookupError):
             os.kill(one.pid, signal.SIGTERM)
+            if is_stopped(one.pid):
+                os.kill(one.pid, signal.SIGCONT)  # which handles it then
     deadline = time.monotonic() + seconds
     while (left := {one.pid for one in found} & {one.pid for one in running()}) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -305,19 +324,8 @@ def running() -> Iterator[Running]:
                 text = file.read()
                 with suppress(ValueError):  # its id is not written yet
                     pid = int(text.rstrip("+"))
-                    if _has_open(pid, file.fileno()):
+                    if has_open(pid, file.fileno()):
                         yield Running(key, kind, pid, lock.with_suffix("").exists(), text.endswith("+"))
-
-
-def _has_open(pid: int, descriptor: int) -> bool:
-    """Whether a process has a file open: where a container or another machine shares the folder, its ids are others' here."""
-    wanted = os.fstat(descriptor)
-    with suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):  # closed in the meantime
-                if os.path.samestat(Path(f"/proc/{pid}/fd/{number}").stat(), wanted):
-                    return True
-    return False
 
 
 def _umask() -> int:

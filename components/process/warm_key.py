@@ -94,7 +94,8 @@ def _packages() -> Iterator[str]:
 def stamp(path: str | Path) -> tuple[int, ...]:
     """Returns when a file was modified (ns), its size and its inode; zeros without the file."""
     try:
-        found = Path(path).stat()
+        # A third of the time of `Path.stat`, for ten thousand files before each fork.
+        found = os.stat(path)  # noqa: PTH116
     except OSError:
         return 0, 0, 0
     return found.st_mtime_ns, found.st_size, found.st_ino

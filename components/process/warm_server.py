@@ -4,7 +4,8 @@ Each order is served by two forks: the process itself, and one that waits for it
 and kills it when the connection closes. So the warm process may end at any time without ending what was forked from it.
 
 An order is one byte with the descriptors (working directory, standard input, output and error, others), then a line of JSON. The
-reply is `s` as the process starts, then a line of JSON with its exit code. Each further byte from the client is a signal.
+reply is `s` as the process starts, then a line of JSON with its exit code. Each further byte from the client is a signal, or
+`warm.DETACHED`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any, NoReturn
 
 from switchyard.components.compat.python_exit import exit_at_once
 from switchyard.components.process import unix_socket, warm_key
+from switchyard.components.process.warm import DETACHED
 
 IDLE_SECONDS = 15 * 60.0
 _LOOK_SECONDS = 15.0
@@ -206,6 +208,7 @@ def _supervise(connection: socket.socket, by_imports: Mapping[str, tuple[str | N
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     poll.register(process, select.POLLIN)
+    ends_with_client = True
     while True:
         ready = dict(poll.poll())
         if process in ready:
@@ -213,10 +216,11 @@ def _supervise(connection: socket.socket, by_imports: Mapping[str, tuple[str | N
         numbers = b""
         with suppress(OSError):
             numbers = connection.recv(64)
+        ends_with_client &= DETACHED not in numbers
         if not numbers:
             poll.unregister(connection)
             with suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
+                os.killpg(child, signal.SIGKILL if ends_with_client else 0)
         for number in numbers:
             with suppress(ProcessLookupError):
                 (os.kill if number in _TO_ITSELF else os.killpg)(child, number)

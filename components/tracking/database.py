@@ -6,6 +6,7 @@ fails, and a database whose creator was killed half-way is never completed.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sqlite3
 import threading
@@ -21,6 +22,14 @@ from switchyard.components.tracking.workspace_location import is_workspace, sett
 
 # The folder of MLflow's files, beside its database.
 FILES = "mlflow"
+# What MLflow imports as it opens a database.
+_OF_A_CLIENT = (
+    "alembic.command",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.db_migrations",
+    "sqlalchemy.dialects.sqlite",
+)
 # Alembic's state is global: of two threads that migrate, even different databases, both fail.
 _migrating = threading.Lock()
 
@@ -52,6 +61,19 @@ def locked_database(uri: str) -> Iterator[None]:
             else:
                 _migrate(path)
         yield
+
+
+def prepare() -> None:
+    """Imports and computes what a client of a database needs, for the processes that are forked from this one; opens none."""
+    for module in _OF_A_CLIENT:
+        importlib.import_module(module)
+    from sqlalchemy.orm import configure_mappers
+
+    from switchyard.components.compat import mlflow_schema
+
+    configure_mappers()
+    mlflow_schema.install()
+    _revisions()
 
 
 def files_beside(uri: str, wanted: Path | None) -> Path | None:

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,12 @@ class Journal:
                 if os.fstat(file.fileno()).st_size == before + written:
                     file.truncate(before)
                 raise
+
+    def write(self, operations: Sequence[dict[str, Any]]) -> None:
+        """Writes all operations of a run, which name no files. Not synced to disk: they are sent in a moment."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"{json.dumps(operation)}\n" for operation in operations)
+        (self.folder / f"{self.key}.jsonl").write_text(lines, encoding="utf-8")
 
     def note(self, why: str) -> None:
         """Records once why MLflow refused something, for the message at the end of the run."""

@@ -5,12 +5,9 @@ A runner creates the runs; a stage logs to the run that it receives (`current_ru
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,22 +20,18 @@ from switchyard.components.text.redaction import mask, take_credentials
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.database import files_beside, locked_database
 from switchyard.components.tracking.journal import PARENT_KEY, Journal
-from switchyard.components.tracking.journal_files import local_files
-from switchyard.components.tracking.keys import metric_key
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.components.tracking.model_registry import DEFERRED, REFUSED, ForeignModelError, Registration, register_model
+from switchyard.components.tracking.operations import BATCH, Operation, apply, log_batch, metrics_of, params_of, tags_of
 
 _log = logging.getLogger(__name__)
 
 # An unresponsive server must not delay training: two tries, then the journal.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
-_BATCH = 100
 _SYSTEM_METRICS_SECONDS = 2.0
 
 # Tag on the data gate's runs; used to find the previous run's statistics.
 GATE_TAG = "switchyard.data_gate"
-
-Operation = dict[str, Any]
 
 
 class Run:
@@ -55,16 +48,32 @@ class Run:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs parameters, truncated to MLflow's limit of 6,000 characters."""
-        self._do({"op": "params", "values": {k: mask(str(v))[:6000] for k, v in values.items()}})
+        self._do(params_of(values))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Sets tags on the run."""
-        self._do({"op": "tags", "values": {k: mask(str(v))[:8000] for k, v in values.items()}})
+        self._do(tags_of(values))
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
         """Logs metrics at a step (an epoch), under names that MLflow accepts, see `metric_key`."""
-        named = {metric_key(name): value for name, value in values.items()}
-        self._do({"op": "metrics", "values": named, "step": step, "time": int(time.time() * 1000)})
+        self._do(metrics_of(values, step))
+
+    def log(
+        self,
+        *,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Logs parameters, tags and metrics in one request, see `params`, `tags` and `metrics`."""
+        operations = [params_of(params or {}), tags_of(tags or {}), metrics_of(metrics or {}, 0)]
+        operations = [operation for operation in operations if operation["values"]]
+        if not self._offline and all(len(operation["values"]) <= BATCH for operation in operations):
+            with suppress(Exception):  # each is tried alone, which tells which of them is at fault
+                log_batch(client(self._uri or ""), self.run_id or "", operations)
+                return
+        for operation in operations:
+            self._do(operation)
 
     def file(self, path: str, folder: str = "") -> None:
         """Uploads a file as an artifact."""
@@ -226,62 +235,6 @@ def nested(name: str, tags: Mapping[str, str]) -> Run:
 def public_uri() -> str:
     """Returns the tracking server's address with its password masked."""
     return mask(RunContext.current().tracking_uri)
-
-
-def _check_files(operation: Operation) -> None:
-    """Raises for missing files: MLflow silently sends nothing for a missing folder."""
-    for path in local_files(operation):
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"{path} no longer exists and cannot be sent")
-
-
-def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration | None:
-    """Sends one operation of `Run` to MLflow; returns the outcome of a registration."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
-
-    kind = operation["op"]
-    _check_files(operation)
-    values = list(operation.get("values", {}).items())
-    for start in range(0, len(values), _BATCH):
-        part = values[start : start + _BATCH]
-        if kind == "params":
-            mlflow_client.log_batch(run_id, params=[Param(k, v) for k, v in part])
-        elif kind == "tags":
-            mlflow_client.log_batch(run_id, tags=[RunTag(k, v) for k, v in part])
-        elif kind == "metrics":
-            metrics = [Metric(k, float(v), operation["time"], operation["step"]) for k, v in part]
-            mlflow_client.log_batch(run_id, metrics=metrics)
-    if kind == "file":
-        mlflow_client.log_artifact(run_id, operation["path"], operation["folder"] or None)
-    elif kind == "file_as":
-        folder, _, name = operation["name"].rpartition("/")
-        with tempfile.TemporaryDirectory() as temporary:
-            renamed = os.path.join(temporary, name)
-            shutil.copyfile(operation["path"], renamed)
-            mlflow_client.log_artifact(run_id, renamed, folder or None)
-    elif kind == "text":
-        mlflow_client.log_text(run_id, operation["content"], operation["name"])
-    elif kind == "table":
-        mlflow_client.log_table(run_id, operation["columns"], operation["name"])
-    elif kind == "dataset":
-        source = json.dumps({"uri": operation["source"]})
-        dataset = Dataset(
-            operation["name"],
-            operation["digest"],
-            "local",
-            source,
-            schema=operation.get("schema") or None,
-            profile=operation["profile"],
-        )
-        context = operation.get("context")  # absent in journals of earlier versions
-        tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)] if context else []
-        mlflow_client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
-    elif kind == "end":
-        mlflow_client.set_terminated(run_id, operation["status"], operation["time"])
-    elif kind == "register":
-        return register_model(mlflow_client, run_id, operation["model"])
-    return None
 
 
 def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:

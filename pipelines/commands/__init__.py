@@ -18,7 +18,7 @@ COMMANDS = {
     "submit": "Run a pipeline on Kubeflow Pipelines, now or by a schedule.",
     "runs": "Manage runs on Kubeflow Pipelines.",
     "doctor": "Check whether a cluster is ready for a first run.",
-    "warm": "Show or stop the processes that make the next run start sooner.",
+    "warm": "Show or stop the processes that make the next run or predict start sooner.",
 }
 # Commands that run in a fork of a process that has imported the libraries, see `components.process.warm`.
-WARM = ("run",)
+WARM = ("run", "predict")

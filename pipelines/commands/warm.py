@@ -10,12 +10,14 @@ import click
 from rich.table import Table
 
 from switchyard.components.process import warm
+from switchyard.components.process.other_process import is_stopped
 from switchyard.pipelines.commands.options import handle_errors
 from switchyard.pipelines.terminal.output import table_console
 
 _STOP_SECONDS = 5.0
 _HAS_IMPORTED = {
-    warm.STAGES: "a run and its stages: TFX, TensorFlow, MLflow",
+    warm.STAGES: "predict, a run and its stages: TFX, TensorFlow, MLflow",
+    warm.SERVING: "infra validation's server: TensorFlow alone",
     warm.TRAININGS: "trainings in PyTorch",
     warm.BARE: "infra validation's server: PyTorch alone",
 }
@@ -23,10 +25,11 @@ _HAS_IMPORTED = {
 
 @click.group("warm")
 def command() -> None:
-    """Show or stop the processes that make the next run start sooner.
+    """Show or stop the processes that make the next run or predict start sooner.
 
-    A run leaves processes that have imported the libraries; the next runs are forked from them. They end after 15 minutes without
-    a run, and when a package or a source file has changed. SWITCHYARD_WARM=0 or CI in the environment: none is started or used.
+    A run, or predict, leaves processes that have imported the libraries; the next ones are forked from them. They end after 15
+    minutes without one, and when a package or a source file has changed. SWITCHYARD_WARM=0 or CI in the environment: none is
+    started or used.
     """
 
 
@@ -46,7 +49,8 @@ def status() -> None:
         with suppress(psutil.Error):
             memory = psutil.Process(found.pid).memory_full_info().pss / 2**20
             use = _HAS_IMPORTED.get(found.kind, found.kind)
-            table.add_row(str(found.pid), f"{memory:.0f}", use if found.is_ready else f"{use} (importing)")
+            state = " (stopped)" if is_stopped(found.pid) else "" if found.is_ready else " (importing)"
+            table.add_row(str(found.pid), f"{memory:.0f}", use + state)
     if table.row_count:
         table_console().print(table)
     else:
@@ -56,7 +60,7 @@ def status() -> None:
 @command.command("stop")
 @handle_errors
 def stop() -> None:
-    """Stop the warm processes; a run that was forked from one continues."""
+    """Stop the warm processes; a command that was forked from one continues."""
     stopped = list(warm.running())
     for left in warm.stop(stopped, _STOP_SECONDS):
         with suppress(ProcessLookupError):

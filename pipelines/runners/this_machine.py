@@ -155,7 +155,8 @@ class MachineRunner(Runner[Program]):
             frameworks = [trainer_settings(config, self._workspace.code, f).framework for f in config.trainer.frameworks]
             servers = self._started.enter_context(TrainingServers(frameworks, self._logs))
             imported = [TRAINERS[f] for f in frameworks if f == STAGES_OWN]
-            processes = StageProcesses(self._logs / "preload.log", [*imported, *self._also_preloaded], servers.environment)
+            preloaded = [*imported, *self._also_preloaded]
+            processes = StageProcesses(self._logs / "preload.log", preloaded, servers.environment, servers.to_fork)
             self._started.enter_context(processes)
             with quiet(self._logs / "runner.log"), self._display:
                 processes.warm()

@@ -1,5 +1,6 @@
 """A command in a fork of a warm process is like one that imports the libraries itself: output, exit code, signals, leftovers."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import time
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from tests.command import BREAST_CANCER, COMMAND, REPOSITORY, all_gone, lines_until
 
@@ -59,14 +61,14 @@ class Warm:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """The command, and what its first run of the example gave, which found no warm process and left three."""
+    """The command, what its first run of the example gave, which found no warm process and left four, and its workspace."""
     folder = tmp_path_factory.mktemp("runtime")
     folder.chmod(0o700)
     command = Warm(folder)
     code, output, errors = command("run", BREAST_CANCER, "--workspace", folder / "w", "--trainer", "pytorch", *SHORT)
     assert code == 0, errors
-    command.wait(3)
-    yield command, output
+    command.wait(4)
+    yield command, output, folder / "w"
     command("warm", "stop")
     assert command.processes() == []
 
@@ -77,7 +79,7 @@ def without_what_differs(output):
 
 
 def test_a_warm_run_has_the_output_and_the_exit_code_of_a_cold_one(first, tmp_path):
-    command, cold = first
+    command, cold, _ = first
     process = command.start("run", BREAST_CANCER, "--workspace", tmp_path, "--trainer", "pytorch", *SHORT)
     lines_until(process, " ingest: running")
     assert psutil.Process(process.pid).children() == []
@@ -92,16 +94,18 @@ def test_a_warm_run_has_the_output_and_the_exit_code_of_a_cold_one(first, tmp_pa
     ["run", "--no-such-option"],
     ["run", BREAST_CANCER, "--set", "trainer.hyperparameters.epoch=1", "--workspace", "w"],
     ["run", "--data", "rides.csv", "--label", "x"],
+    ["predict", "nothere", "rows.csv", "-o", "scores.csv"],
+    ["predict", "nothere", "rows.csv"],
 ])  # fmt: skip
 def test_a_mistake_has_the_output_and_the_exit_code_of_a_cold_command(arguments, first, tmp_path):
-    command, _ = first
+    command, _, _ = first
     found = command(*arguments, cwd=tmp_path)
     assert found == command(*arguments, cwd=tmp_path, env={**command.environment, "SWITCHYARD_WARM": "0"})
     assert found[0] == 2
 
 
 def test_the_working_directory_and_the_umask_are_the_commands(first, tmp_path):
-    command, _ = first
+    command, _, _ = first
     (tmp_path / "rides.csv").write_text("a,y\n" + "".join(f"{i},{i % 2}\n" for i in range(300)))
     process = command.start("run", "--data", "rides.csv", "--label", "y", "--trainer", "pytorch", cwd=tmp_path, umask=0o077)
     lines_until(process, " ingest: ran")
@@ -114,7 +118,7 @@ def test_the_working_directory_and_the_umask_are_the_commands(first, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_signal_ends_a_warm_run_with_all_its_processes(number, code, first, tmp_path):
-    command, _ = first
+    command, _, _ = first
     process = command.start("run", BREAST_CANCER, "--workspace", tmp_path, "--trainer", "pytorch", *LONG)
     lines_until(process, " training: epoch")
     forks = command.forks()
@@ -124,11 +128,44 @@ def test_a_signal_ends_a_warm_run_with_all_its_processes(number, code, first, tm
     assert process.returncode == code
     assert ("error: cancelled" in errors) == (code == 1)
     all_gone(forks)
-    assert len(command.processes()) == 3
+    assert len(command.processes()) == 4
+
+
+def test_an_unchanged_run_has_the_stages_of_a_cold_one_in_mlflow_a_moment_after_its_end(first):
+    command, _, workspace = first
+    code, output, errors = command("run", BREAST_CANCER, "--workspace", workspace, "--trainer", "pytorch", "--json", *SHORT)
+    assert (code, "nothing has changed" in errors) == (0, True)
+    found = json.loads(output.splitlines()[-1])
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    where = f"tags.mlflow.parentRunId = '{found['mlflow_run_id']}'"
+    deadline = time.monotonic() + 120
+    while any((workspace / "tracking").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    stages = client.search_runs([found["mlflow_experiment_id"]], where)
+    assert {stage.data.tags["switchyard.stage"] for stage in stages} == set(found["stages"])
+    assert {(stage.info.status, stage.data.tags["switchyard.status"]) for stage in stages} == {("FINISHED", "cached")}
+    assert {stage.data.metrics["seconds"] for stage in stages} == {0.0}
+    assert client.get_run(found["mlflow_run_id"]).info.status == "FINISHED"
+
+
+def test_a_warm_predict_writes_and_says_what_a_cold_one_does(first, tmp_path):
+    command, _, workspace = first
+    found = []
+    for name, variables in (("cold", {"SWITCHYARD_WARM": "0"}), ("warm", {})):
+        (tmp_path / name).mkdir()
+        model = ["breast_cancer@champion", BREAST_CANCER.parent / "data.csv", "-o", "scores.csv", "--workspace", workspace]
+        process = command.start("predict", *model, cwd=tmp_path / name, umask=0o077, env={**command.environment, **variables})
+        output, errors = process.communicate(timeout=500)
+        scores = tmp_path / name / "scores.csv"
+        found.append((process.returncode, output, errors, scores.read_text(), scores.stat().st_mode & 0o777))
+    assert found[0] == found[1]
+    assert (found[0][0], found[0][4]) == (0, 0o600)
+    assert "569 rows in scores.csv" in found[0][1]
 
 
 def test_a_run_outlives_the_warm_processes(first, tmp_path):
-    command, cold = first
+    command, cold, _ = first
     process = command.start("run", BREAST_CANCER, "--workspace", tmp_path, "--trainer", "pytorch", *SHORT)
     lines_until(process, " ingest: running")
     assert "stopped" in command("warm", "stop")[1]
@@ -137,7 +174,7 @@ def test_a_run_outlives_the_warm_processes(first, tmp_path):
 
 
 def test_a_command_with_another_variable_that_a_library_may_read_is_cold_and_replaces_them(first):
-    command, _ = first
+    command, _, _ = first
     command("run", "nothere.yaml")
     command.wait(1)
     command("run", "nothere.yaml")

@@ -29,6 +29,8 @@ KNOWN = {
     "apache_beam.options.pipeline_options:PipelineOptions._visible_option_list": "a7edd7ce74aaef5f",
     "apache_beam.io.filesystem:FileSystem.match": "c7d7ea96bb768089",
     "apache_beam.io.localfilesystem:LocalFileSystem._list": "fa2064545c19f530",
+    "mlflow.store.db.utils:_get_latest_schema_revision": "6501c5690661f13f",
+    "mlflow.tracking._model_registry.utils:_get_store_registry": "64f7ecf69ffea77a",
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol": "18fdf324b11bf160",
     "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": "e67d470d435dcc1c",
     "uvicorn.server:Server.startup": "2aa1d70a244bfcf2",

@@ -23,10 +23,11 @@ from switchyard.components.training.hyperparameters_config import Hyperparameter
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.training.workers.group import train
+from switchyard.components.training.workers.module_server import ModuleServer, running_module_server
 from switchyard.components.training.workers.predicting import predictor_class
-from switchyard.components.training.workers.training_process import TrainingServers, running_server, training_server
+from switchyard.components.training.workers.training_process import TrainingServers, training_server
 from switchyard.components.user_code.loading import UserCode
-from tests.command import REPOSITORY, environment
+from tests.command import REPOSITORY, alive, environment
 
 SPECS = (FeatureSpec("a", "float32", (1,)), FeatureSpec("b", "float32", (1,)))
 OTHERS = ["tensorflow", "tensorflow_transform", "tfx", "tfx_bsl", "keras", "apache_beam", "mlflow"]
@@ -77,7 +78,8 @@ SEEN = """
 import json, os, socket, sys
 
 inherited = socket.socket(fileno=int(sys.argv[1]))
-seen = {"modules": sorted(sys.modules), "name": inherited.getsockname()[1], "environment": dict(os.environ), "pid": os.getpid()}
+seen = {"modules": sorted(sys.modules), "name": inherited.getsockname()[1], "environment": dict(os.environ), "path": sys.path}
+seen["pid"] = os.getpid()
 with open(sys.argv[2], "w") as file:
     json.dump(seen, file)
 if sys.argv[3] == "fails":
@@ -95,13 +97,14 @@ def seen(tmp_path, monkeypatch):
     def start(how):
         file = tmp_path / "seen.json"
         with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "module.log").open("wb") as output:
-            process = running_server("pytorch").start("seen", [str(file), how], listening, output, {"A": "b"})
+            process = running_module_server("pytorch").start("seen", [str(file), how], listening, output, {"A": "b"})
             port = listening.getsockname()[1]
         until(lambda: file.is_file() and file.read_text().endswith("}"))
         return process, port, json.loads(file.read_text())
 
     with TrainingServers(["pytorch"], tmp_path) as servers:
-        monkeypatch.setenv(*next(iter(servers.environment.items())))
+        for name, value in servers.environment.items():
+            monkeypatch.setenv(name, value)
         yield start
 
 
@@ -327,6 +330,38 @@ def test_a_module_runs_in_a_fork_with_pytorch_and_nothing_of_a_training(seen):
     running = psutil.Process(found["pid"])
     process.stop(30)
     assert not running.is_running()
+
+
+def test_a_module_runs_in_a_fork_with_tensorflow_alone_and_the_path_of_a_new_interpreter(tmp_path):
+    (tmp_path / "seen.py").write_text(SEEN)
+    code = (
+        "import sys, time\n"
+        "from switchyard.components.training.workers.module_server import fork_server\n"
+        "from switchyard.pipelines.runners.local.preload import preload_serving\n"
+        "sys.path.insert(0, '/of/the/user')\n"
+        "preload_serving()\n"
+        "fork_server(sys.argv[1])\n"
+        "import keras\n"
+        "time.sleep(600)\n"
+    )
+    address, file = str(tmp_path / "socket"), tmp_path / "seen.json"
+    variables = environment(PYTHONPATH=os.pathsep.join((str(REPOSITORY), str(tmp_path))))
+    stages = subprocess.Popen([sys.executable, "-c", code, address], env=variables, stdin=subprocess.DEVNULL)
+    until(lambda: os.path.exists(address))
+    with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "module.log").open("wb") as output:
+        process = ModuleServer(address).start("seen", [str(file), "waits"], listening, output, {"A": "b"})
+    until(lambda: file.is_file() and file.read_text().endswith("}"))
+    seen = json.loads(file.read_text())
+    assert {"tensorflow", "switchyard.components.serving.server"} <= set(seen["modules"])
+    assert not {"keras", "torch", "tfx", "apache_beam", "mlflow.store", "switchyard.pipelines.definition"} & set(seen["modules"])
+    assert ("/of/the/user" in seen["path"], str(tmp_path) in seen["path"], seen["environment"]) == (False, True, {"A": "b"})
+    server = psutil.Process(seen["pid"]).parent()
+    assert server.ppid() == stages.pid
+    process.stop(30)
+    stages.kill()
+    stages.wait()
+    until(lambda: not alive(server.pid))
+    assert not alive(seen["pid"])
 
 
 def test_the_end_of_a_module_in_a_fork_is_reported_with_its_output(seen, tmp_path):

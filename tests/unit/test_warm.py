@@ -167,6 +167,39 @@ def test_a_fork_outlives_the_warm_process_and_ends_with_what_waits_for_it(serve,
     assert process.returncode == 1
 
 
+def test_a_fork_that_is_left_outlives_its_client(serve, tmp_path):
+    serve()
+    code = (
+        "import os, sys\n"
+        "from switchyard.components.process import warm\n"
+        "warm.enable_as({'folder': sys.argv[1], 'key': 'key', 'environment': {}})\n"
+        "warm.fork('stages', 'job:wait', None, (0, 1, 2)).leave()\n"
+    )
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, "env": environment(PYTHONPATH=REPOSITORY)}
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **options) as process:
+        fork = psutil.Process(int(process.stdout.readline().split()[1]))
+        assert process.wait(60) == 0
+        time.sleep(0.3)
+        assert alive(fork.pid)
+        fork.kill()
+    until(lambda: not alive(fork.pid))
+
+
+def test_a_stopped_warm_process_is_named_not_waited_for_and_can_be_ended(serve, tmp_path, monkeypatch):
+    server = serve()
+    server.send_signal(signal.SIGSTOP)
+    until(lambda: psutil.Process(server.pid).status() == psutil.STATUS_STOPPED)
+    began = time.monotonic()
+    process = client(tmp_path, "report", 3, stderr=subprocess.PIPE)
+    output, errors = process.communicate()
+    assert (process.returncode, output) == (0, "")  # None, that the command is to run without
+    assert f"warm process {server.pid} is stopped" in errors
+    assert time.monotonic() - began < warm._REPLY_SECONDS
+    monkeypatch.setattr(warm, "runtime_folder", lambda: tmp_path)
+    assert warm.stop(list(warm.running()), 10) == []
+    assert server.wait(10) == 0
+
+
 def test_another_users_process_is_not_served(serve, tmp_path):
     serve(before="unix_socket.peer = lambda connection: (1, 12345)")
     process = client(tmp_path, "report", 3)

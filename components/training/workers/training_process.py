@@ -1,10 +1,9 @@
-"""The client of `training_server`: submits trainings, checks of trainers and modules to run, and receives their results."""
+"""The client of `training_server`: submits trainings and checks of trainers, and receives their results."""
 
 from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from switchyard.components.process import interpreter, unix_socket, variables, w
 from switchyard.components.process.temporary import TemporaryFolder, temporary_folder
 from switchyard.components.progress import say
 from switchyard.components.training.trainers import TRAINERS
+from switchyard.components.training.workers.module_server import send_order
 from switchyard.components.training.workers.protocol import GO, PRUNE
 from switchyard.components.user_code.loading import is_file
 
@@ -41,11 +41,10 @@ class TrainingServer:
     Args:
         address: address of the server's socket.
         log: file with the server's own output, if any.
-        bare: address of the socket for modules to run, if any.
     """
 
-    def __init__(self, address: str, log: Path | None, bare: str | None = None) -> None:
-        self._address, self._log, self._bare = address, log, bare
+    def __init__(self, address: str, log: Path | None) -> None:
+        self._address, self._log = address, log
 
     def train(self, job: TrainingJob, report: Report, *, trial_log: IO[Any] | None = None) -> dict[str, Any] | None:
         """Trains; returns the TrainResult as a dict, or None if `report` pruned it.
@@ -97,36 +96,9 @@ class TrainingServer:
 
         return predict
 
-    def start(
-        self, module: str, arguments: Sequence[str], inherited: socket.socket, output: IO[Any], environment: Mapping[str, str]
-    ) -> ForkedProcess | None:
-        """Starts `python -m module DESCRIPTOR arguments` in a fork that has imported PyTorch and a bundle's predictor alone.
-
-        Args:
-            module: the module; its standard input ends with this process.
-            arguments: its arguments after the number of the inherited descriptor.
-            inherited: the socket to inherit.
-            output: file for its output.
-            environment: its environment variables.
-
-        Returns:
-            The process; None if this server starts none.
-        """
-        if self._bare is None:
-            return None
-        connection = socket.socket(socket.AF_UNIX)
-        order = {"module": module, "arguments": list(arguments), "environment": dict(environment)}
-        self._send(connection, self._bare, order, [output.fileno(), inherited.fileno()])
-        return ForkedProcess(connection)
-
     def _submit(self, connection: socket.socket, order: Mapping[str, Any], output: int) -> None:
-        self._send(connection, self._address, {**order, "environment": dict(os.environ), "path": sys.path}, [output])
-
-    def _send(self, connection: socket.socket, address: str, order: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         try:
-            unix_socket.connect(connection, address)
-            socket.send_fds(connection, [b"j"], descriptors)
-            connection.sendall((json.dumps(order) + "\n").encode())
+            send_order(connection, self._address, {**order, "environment": dict(os.environ), "path": sys.path}, [output])
         except OSError as error:
             raise self._server_error() from error
 
@@ -172,35 +144,10 @@ class TrainingServer:
         return StageError(f"the training process ended: {why or 'it printed nothing'}.{where}")
 
 
-class ForkedProcess:
-    """A process that `TrainingServer.start` started; it ends with this process."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._ended: str | None = None
-
-    def ended(self) -> str | None:
-        """Returns how the process ended; None while it runs."""
-        if self._ended is None and select.select([self._connection], [], [], 0)[0]:
-            line = b""
-            with suppress(OSError), self._connection.makefile("rb") as lines:
-                line = lines.readline()
-            self._ended = str(json.loads(line)["died"]) if line else "its process ended"
-        return self._ended
-
-    def stop(self, seconds: float) -> None:
-        """Kills the process and waits for its end, up to `seconds`."""
-        with self._connection, suppress(OSError):
-            self._connection.settimeout(seconds)
-            self._connection.shutdown(socket.SHUT_WR)
-            while self._connection.recv(1024):
-                pass
-
-
 def running_server(framework: str) -> TrainingServer | None:
     """Returns a client of the server that has imported a framework for this run; None if there is none."""
     running = json.loads(os.environ.get(variables.TRAINING_SERVERS, "{}")).get(framework)
-    return TrainingServer(running["address"], Path(running["log"]), running["bare"]) if running else None
+    return TrainingServer(running["address"], Path(running["log"])) if running else None
 
 
 @contextmanager
@@ -231,7 +178,7 @@ def start_server(
         framework: as the config has it.
         folder: folder of the sockets.
         log: see `training_server`.
-        bare: whether it starts modules, see `TrainingServer.start`; for PyTorch only.
+        bare: whether it runs modules, see `module_server`; for PyTorch only.
     """
     addresses = [str(folder / name) for name in ("trainings", "modules")[: 1 + bare]]
     with ExitStack() as stack:
@@ -261,25 +208,42 @@ def _start(framework: str, descriptors: Sequence[int], output: int) -> Callable[
 def _fork(framework: str, descriptors: Sequence[int], output: int) -> Callable[[], None] | None:
     """Forks both servers of PyTorch from warm processes; returns what stops them, or None if one was not found."""
     held, kept = os.pipe()
-    server = "switchyard.components.training.workers.training_server"
-    trainings, modules = ((held, output, output, descriptor) for descriptor in descriptors)
-    forked = (
-        warm.fork(warm.TRAININGS, f"{server}:serve_trainings", _modules(framework), trainings),
-        warm.fork(warm.BARE, f"{server}:serve_modules", None, modules),
-    )
+    trainings, modules = descriptors
+    server = "switchyard.components.training.workers.training_server:serve_trainings"
+    forked = warm.fork(warm.TRAININGS, server, _modules(framework), (held, output, output, trainings))
     os.close(held)
+    stop_modules = _fork_modules(warm.BARE, modules, output)
 
     def stop() -> None:
-        os.close(kept)  # their standard input
-        for server in forked:
-            if server:
-                server.wait()
-                server.close()
+        os.close(kept)  # its standard input
+        if forked:
+            forked.wait()
+            forked.close()
+        if stop_modules:
+            stop_modules()
 
-    if all(forked):
+    if forked and stop_modules:
         return stop
     stop()
     return None
+
+
+def _fork_modules(kind: str, listening: int, output: int) -> Callable[[], None] | None:
+    """Forks a server of modules from a warm process; returns what stops it, or None if there is none."""
+    held, kept = os.pipe()
+    server = "switchyard.components.training.workers.training_server:serve_modules"
+    forked = warm.fork(kind, server, None, (held, output, output, listening))
+    os.close(held)
+    if not forked:
+        os.close(kept)
+        return None
+
+    def stop() -> None:
+        os.close(kept)  # its standard input
+        forked.wait()
+        forked.close()
+
+    return stop
 
 
 class TrainingServers:
@@ -287,20 +251,40 @@ class TrainingServers:
 
     Attributes:
         environment: environment variables for those stages.
+        to_fork: where the process that stages are forked from is to fork servers of TensorFlow models, see
+            `module_server.fork_server`; None if it is not to.
     """
 
     def __init__(self, frameworks: Sequence[str], logs: Path) -> None:
         self._folder = TemporaryFolder()
+        self.to_fork: str | None = None
         self._stop: list[Callable[[], None]] = []
         running = json.loads(os.environ.get(variables.TRAINING_SERVERS, "{}"))
         found = {f: running[f] for f in frameworks if f in running}
+        modules = json.loads(os.environ.get(variables.MODULE_SERVERS, "{}"))
         for number, framework in enumerate(f for f in frameworks if f != STAGES_OWN and f not in found):
             log, folder = logs / f"trainings-{number}.log", self._folder.path / str(number)
             folder.mkdir()
             stop, address, bare = start_server(framework, folder, log, bare=framework == "pytorch")
             self._stop.append(stop)
-            found[framework] = {"address": address, "log": str(log), "bare": bare}
-        self.environment = {variables.TRAINING_SERVERS: json.dumps(found)}
+            found[framework] = {"address": address, "log": str(log)}
+            if bare:
+                modules[framework] = bare
+        if STAGES_OWN in frameworks and STAGES_OWN not in modules:
+            modules[STAGES_OWN] = self._serve_stages_own(logs / "serving.log")
+        self.environment = {variables.TRAINING_SERVERS: json.dumps(found), variables.MODULE_SERVERS: json.dumps(modules)}
+
+    def _serve_stages_own(self, log: Path) -> str:
+        """Returns the address where servers of a TensorFlow model are forked: from a warm process, else see `to_fork`."""
+        address = str(self._folder.path / "serving")
+        with unix_socket.listening(address) as listening, log.open("ab") as output:
+            stop = _fork_modules(warm.SERVING, listening.fileno(), output.fileno())
+        if stop:
+            self._stop.append(stop)
+        else:
+            Path(address).unlink()
+            self.to_fork = address
+        return address
 
     def __enter__(self) -> Self:
         """Returns itself."""

@@ -11,9 +11,8 @@ A job that predicts replies `ready`, then with arrays to each request of arrays,
 job; closing standard input ends all jobs.
 
 With a second listening socket (`BARE`, else `-`) a fork of the server that has imported PyTorch and a bundle's predictor, and not
-the trainer, runs modules as `python -m` does: infra validation's server, which then need not import PyTorch again. The order is
-`module`, `arguments` and `environment`; a second descriptor is inherited, its number is the first argument. Standard input is the
-connection, whose end ends the process.
+the trainer, runs modules, see `module_server`. The order is `module`, `arguments` and `environment`; a second descriptor is
+inherited, its number is the first argument. Standard input is the connection, whose end ends the process.
 """
 
 from __future__ import annotations
@@ -195,6 +194,7 @@ def _module(connection: socket.socket) -> NoReturn:
     order, _, (inherited,) = _received(connection, connection.fileno())
     sys.argv = [order["module"], str(inherited), *order["arguments"]]
     code: Any = 0
+    sys.modules.pop(order["module"], None)  # imported for what it imports; `runpy` warns of it
     try:
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
     except SystemExit as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.ingest.images import data_fingerprint, fingerprint_with_images, images_of_input
 from switchyard.components.ingest.sources import find_files, fingerprint
+from switchyard.components.process import warm
 from switchyard.components.signing.signatures import check_signer
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import CHAMPION, alias_version, aliases
@@ -39,6 +40,7 @@ from switchyard.pipelines.runners.contract import RunResult, StageResult
 from switchyard.pipelines.runners.outcome import run_result, track_result
 from switchyard.pipelines.runners.tracking.record import versions
 from switchyard.pipelines.runners.tracking.runs import RunTracker, tracking_uri
+from switchyard.pipelines.runners.tracking.upload import send_stages
 from switchyard.pipelines.terminal.progress import Display
 from switchyard.pipelines.workspace import Workspace
 
@@ -149,12 +151,15 @@ def save(
 def replay(
     config: PipelineConfig, workspace: Workspace, last: LastRun, display: Display, run_key: str, source: Path | None
 ) -> RunResult:
-    """Records a run with all stages cached and returns the last run's result for it."""
+    """Records a run with all stages cached and returns the last run's result for it.
+
+    With warm processes the records of the stages, which take as long as all else, are sent by a fork of one that outlives this
+    process.
+    """
     tracker = RunTracker(config, workspace, run_key, last.trainer, source)
+    later = tracker.stages_cached(last.work, later=warm.enabled())
     results = {}
-    for stage, producer_run_id in last.work.items():
-        tracker.stage_started(stage)
-        tracker.stage_ended(stage, "cached", 0.0, producer_run_id=producer_run_id, error=None)
+    for stage in last.work:
         results[stage] = StageResult("cached", 0.0)
         display.status(stage, "cached", 0.0)
     result = run_result(config.name, last.trainer, tracker, last.work, results, last.outputs, [])
@@ -162,8 +167,21 @@ def replay(
     report = Path(last.outputs.get("report", {}).get("report", "")) / "report.html"
     tracker.unchanged_since(last.run_id, result.metrics, report if report.is_file() else None)
     track_result(tracker, result, display, workspace)
+    if later:
+        _send_stages(workspace, workspace.logs / run_key / "stages.log")
     display.say("run", f"nothing has changed since MLflow run {last.run_id}; --even-if-unchanged runs it anyway")
     return result
+
+
+def _send_stages(workspace: Workspace, log: Path) -> None:
+    """Has a fork of a warm process send the stages' records, or sends them."""
+    with open(os.devnull, "rb") as nothing, log.open("a", encoding="utf-8") as output:
+        standard = (nothing.fileno(), output.fileno(), output.fileno())
+        target = "switchyard.pipelines.runners.tracking.upload:send_stages_of"
+        if forked := warm.fork(warm.STAGES, target, str(workspace.root), standard):
+            forked.leave()
+        else:
+            send_stages(workspace, lambda line: print(line, file=output))
 
 
 def _starts_as_before(config: PipelineConfig, workspace: Workspace, last: LastRun) -> bool:

@@ -8,8 +8,9 @@ import atexit
 import importlib
 import os
 
-from switchyard.components.import_order import without_other_frameworks
-from switchyard.components.process.variables import PRELOAD_LOG, PRELOAD_TRAINERS
+from switchyard.components.import_order import import_tensorflow_without_keras, without_other_frameworks
+from switchyard.components.process.variables import PRELOAD_LOG, PRELOAD_SERVING, PRELOAD_TRAINERS
+from switchyard.components.training.workers.module_server import fork_server
 
 MODULES = (
     "switchyard.pipelines.definition",
@@ -20,13 +21,25 @@ MODULES = (
 )
 
 
+def preload_serving() -> None:
+    """Imports what infra validation's server of a TensorFlow model needs, a third of what stages need."""
+    importlib.import_module("switchyard.components.infra_validation.server_main")
+    import_tensorflow_without_keras()
+
+
 def preload() -> None:
-    """Imports the modules and installs the patches; output goes to the file named by `PRELOAD_LOG`."""
+    """Imports the modules and installs the patches; output goes to the file named by `PRELOAD_LOG`.
+
+    With `PRELOAD_SERVING` a fork that has imported what such a server needs, and nothing else, serves at its address.
+    """
     log = os.environ.pop(PRELOAD_LOG, None)
     if log:
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)
+    if serving := os.environ.pop(PRELOAD_SERVING, None):
+        preload_serving()
+        fork_server(serving)
     trainers = os.environ.pop(PRELOAD_TRAINERS, "").split(",")
     with without_other_frameworks():
         for module in (*MODULES, *filter(None, trainers)):

@@ -59,17 +59,23 @@ class Job:
 class StageProcesses:
     """Child processes forked from one preloaded server; as a context manager, it terminates them on exit."""
 
-    def __init__(self, log: Path, trainers: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, log: Path, trainers: Sequence[str], environment: Mapping[str, str] | None = None, serving: str | None = None
+    ) -> None:
         """Configures the fork server.
 
         Args:
             log: file for the output of the preloading imports.
             trainers: additional modules to preload, as `module` or `module:attribute`.
             environment: environment variables of all children.
+            serving: address for the server's own fork of a server of modules, see `preload`.
         """
         self._environment = dict(environment or {})
         os.environ[variables.PRELOAD_LOG] = str(log)
         os.environ[variables.PRELOAD_TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
+        os.environ.pop(variables.PRELOAD_SERVING, None)
+        if serving:
+            os.environ[variables.PRELOAD_SERVING] = serving
         self._context = interpreter.fork_server("switchyard.pipelines.runners.local.preload")
         self._preload = log
         self._running: set[Any] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -127,6 +128,7 @@ def _shortened(values: dict[str, Any]) -> Any:
     return f"{len(values):,} keys, sha256 {digest[:16]}"
 
 
+@functools.cache
 def versions() -> list[str]:
     """Returns `name==version` for the packages that affect results."""
     return [f"{p}=={v}" for p in _PACKAGES if (v := _version(p))]

@@ -21,12 +21,15 @@ from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.journal import HEADER, PARENT_KEY, Journal, is_alive, noted, process_identity, write_header
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.components.tracking.model_registry import user_name
+from switchyard.components.tracking.operations import of_cached
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
 from switchyard.pipelines.runners.tracking.run_name import run_name
 from switchyard.pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
+# End of the name of a journal with the stages of an unchanged run.
+OF_STAGES = "-stages"
 
 
 def tracking_uri(config: PipelineConfig, workspace: Workspace) -> str:
@@ -92,12 +95,9 @@ class RunTracker:
 
     def stage_started(self, stage: str) -> RunContext:
         """Creates the stage's run (a retry reuses it) and returns the context for the stage's process."""
-        tags = {"switchyard.stage": stage, "switchyard.pipeline": self._config.name, "mlflow.user": user_name()}
-        if self.run_id:
-            tags["mlflow.parentRunId"] = self.run_id
         with self._lock:
             if stage not in self._runs:
-                self._runs[stage] = self._start(stage, stage, tags)
+                self._runs[stage] = self._start(stage, stage, self._stage_tags(stage))
         return RunContext(
             tracking_uri=self._uri,
             experiment_id=self.experiment_id or "",
@@ -117,16 +117,49 @@ class RunTracker:
         run = self._runs[stage]
         if status in ("failed", "cancelled") and run.run_id and self.experiment_id:
             tracking.end_nested(self._uri, self.experiment_id, run.run_id)
-        run.metrics({"seconds": seconds})
         tags = {"switchyard.status": status}
         if error:
             tags["switchyard.error"] = error
         if status == "cached":
-            link = f"#/experiments/{self.experiment_id}/runs/{producer_run_id}"
-            tags["switchyard.cached_from_run"] = producer_run_id or ""
-            tags["mlflow.note.content"] = f"Cached: the work was done in run [{producer_run_id}]({link})."
-        run.tags(tags)
+            tags |= self._cached_tags(producer_run_id or "")
+        run.log(metrics={"seconds": seconds}, tags=tags)
         run.end({"failed": "FAILED", "cancelled": "KILLED"}.get(status, "FINISHED"))
+
+    def stages_cached(self, producers: Mapping[str, str], *, later: bool) -> bool:
+        """Records stages that are not looked at, as `stage_started` and `stage_ended` would in more requests.
+
+        Args:
+            producers: stage -> id of the run that produced its outputs.
+            later: keep the records in a journal, which `upload.send_stages` sends when the run has ended.
+
+        Returns:
+            Whether they are kept for later: MLflow has the parent run, and its address in the journal is complete.
+        """
+        later = later and self.run_id is not None and not self.offline and mask(self._uri) == self._uri
+        header = {**self._header, "runs": {PARENT_KEY: self.run_id}, "new": {}, "pid": None}
+        folder = self._folder.with_name(self._folder.name + OF_STAGES)
+        for stage, producer in producers.items():
+            tags = {**self._stage_tags(stage), "switchyard.status": "cached", **self._cached_tags(producer)}
+            if later:
+                now = int(time.time() * 1000)
+                header["new"][stage] = {"name": stage, "tags": tags, "started": now}
+                Journal(folder, stage).write(of_cached(now))
+            else:
+                self._runs[stage] = run = self._start(stage, stage, tags)
+                run.metrics({"seconds": 0.0})
+                run.end("FINISHED")
+        if later:
+            write_header(folder, header)
+        return later
+
+    def _stage_tags(self, stage: str) -> dict[str, str]:
+        tags = {"switchyard.stage": stage, "switchyard.pipeline": self._config.name, "mlflow.user": user_name()}
+        return {**tags, "mlflow.parentRunId": self.run_id} if self.run_id else tags
+
+    def _cached_tags(self, producer_run_id: str) -> dict[str, str]:
+        link = f"#/experiments/{self.experiment_id}/runs/{producer_run_id}"
+        note = f"Cached: the work was done in run [{producer_run_id}]({link})."
+        return {"switchyard.cached_from_run": producer_run_id, "mlflow.note.content": note}
 
     def stage_never_began(self, stage: str) -> None:
         """Deletes the run of a stage that never started, because an earlier stage of the same task failed."""
@@ -147,10 +180,9 @@ class RunTracker:
 
     def unchanged_since(self, run_id: str, metrics: Mapping[str, float], report: Path | None) -> None:
         """Copies the last run's results to the parent run, with a link to that run."""
-        self._parent.metrics(metrics)
         link = f"#/experiments/{self.experiment_id}/runs/{run_id}"
         note = f"Nothing has changed since run [{run_id}]({link}): its results are still valid."
-        self._parent.tags({"switchyard.unchanged_since": run_id, "mlflow.note.content": note})
+        self._parent.log(metrics=metrics, tags={"switchyard.unchanged_since": run_id, "mlflow.note.content": note})
         if report is not None:
             self.log_file(report, "report")
 

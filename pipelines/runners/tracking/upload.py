@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.journal import HEADER, PARENT_KEY, REFUSED, Refused, is_alive, pending, replay, set_aside
 from switchyard.components.tracking.journal_records import read_header
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
+from switchyard.components.tracking.operations import apply
+from switchyard.pipelines.runners.tracking.runs import OF_STAGES
 from switchyard.pipelines.workspace import Workspace
 
 _MASKED = "***@"
@@ -51,6 +53,24 @@ def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
     for error in unreachable.values():
         raise error
     return sent
+
+
+def send_stages(workspace: Workspace, say: Callable[[str], None]) -> None:
+    """Sends the stages of a workspace's unchanged runs; says what was sent and why something is left, for the next call."""
+    unreachable: dict[str, UserError | StageError] = {}
+    with FileLock(workspace.upload_lock):
+        for folder in pending(workspace.journal):
+            if folder.name.endswith(OF_STAGES):
+                for line in _send_one(folder, unreachable).lines:
+                    say(f"{folder.name}: {line}")
+    for error in unreachable.values():
+        say(str(error))
+
+
+def send_stages_of(root: str, descriptors: Sequence[int]) -> int:
+    """Calls `send_stages` for the workspace in a folder, in this fork of a warm process; returns its exit code."""
+    send_stages(Workspace(Path(root)), lambda line: print(line, flush=True))  # noqa: T201
+    return 0
 
 
 @dataclass(frozen=True)
@@ -154,7 +174,7 @@ def _send(folder: Path, uri: str, known: Iterable[str]) -> tuple[int, Refused | 
         return runs[-1]
 
     def send(run_id: str, operation: dict[str, Any]) -> None:
-        found = tracking.apply(tracking.client(uri), run_id, operation)
+        found = apply(tracking.client(uri), run_id, operation)
         if found and found.version:
             why = f": {found.why}" if found.why else ""
             registered.append(f"{operation['model']['name']} version {found.version} is {found.status}{why}")
