@@ -52,7 +52,14 @@ class Finished:
 
 
 def environment(**extra):
-    return {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **{k: str(v) for k, v in extra.items()}}
+    # pytest's own differ between tests, and two commands of different variables share no warm process.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**kept, "MLFLOW_DISABLE_TELEMETRY": "true", **{k: str(v) for k, v in extra.items()}}
+
+
+def uses_warm_processes():
+    """Whether commands use warm processes in this session: with SWITCHYARD_WARM=1, and no CI."""
+    return os.environ["SWITCHYARD_WARM"] != "0" and not os.environ.get("CI")
 
 
 def switchyard(*arguments, cwd=REPOSITORY, timeout=400, env=None):
@@ -72,6 +79,19 @@ def run(pipeline, workspace, *arguments, expect=0, **kwargs):
     done = switchyard("run", pipeline, "--workspace", workspace, "--json", *arguments, **kwargs)
     assert done.code == expect, f"exit code {done.code}, expected {expect}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+class Forked:
+    """The command in a fork of a warm process, with the methods of `WarmCommand`."""
+
+    def __call__(self, *arguments, cwd=REPOSITORY, env=None):
+        return switchyard(*arguments, cwd=cwd, env=env)
+
+    def run(self, pipeline, workspace, *arguments, expect=0):
+        return run(pipeline, workspace, *arguments, expect=expect)
+
+    def close(self):
+        """They end with the session."""
 
 
 class WarmCommand:

@@ -5,7 +5,18 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.command import BREAST_CANCER, DIGITS, NO_CONTEST, TRAINERS, Finished, WarmCommand, run, settings_of
+from tests.command import (
+    BREAST_CANCER,
+    DIGITS,
+    NO_CONTEST,
+    TRAINERS,
+    Finished,
+    Forked,
+    WarmCommand,
+    run,
+    settings_of,
+    uses_warm_processes,
+)
 from tests.messy import messy_frame
 from tests.plugins.made_once import made_once
 
@@ -13,7 +24,7 @@ from tests.plugins.made_once import made_once
 @pytest.fixture(scope="session")
 def warm():
     """The command without its start-up time; for tests of the process itself, use `tests.command.switchyard`."""
-    command = WarmCommand()
+    command = Forked() if uses_warm_processes() else WarmCommand()
     yield command
     command.close()
 
