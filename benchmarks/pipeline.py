@@ -5,8 +5,9 @@ python benchmarks/pipeline.py [--rows 20000] [--repeats 1] [--trainer tensorflow
 Stock TFX runs with its LocalDagRunner on the same Beam runner, once with an empty cache and once with a full cache. Switchyard
 runs likewise, with its additional work (gates, MLflow, infra validation, report). Seconds are wall-clock time including imports;
 a stage's seconds are from its start to its end. With `--trainer pytorch` Switchyard trains the same network in PyTorch, and once
-more in TensorFlow; a row compares these runs (the first column is TensorFlow's). With `--warm` the learning rate is changed
-four times, in turn without and with warm processes; two rows compare them (the first column is without). Repeats alternate; the
+more in TensorFlow; a row compares these runs (the first column is TensorFlow's). With `--warm` it runs once more in a new
+workspace with warm processes (the first column is stock TFX), then the learning rate is changed four times, in turn without and
+with warm processes, and the last run is repeated (the first column is without). Repeats alternate; the
 median is printed, with the smallest and largest ratio. The command checks that the rows are equal, and the metrics up to the
 effect of another split.
 """
@@ -15,22 +16,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-from stock_tfx.trips import LABEL, write_trips
+from runs import BATCH, NETWORKS, STOCK, environment, machine, most_difference, our_command, row, run, warm_processes
+from stock_tfx.trips import write_trips
 
-ROOT = Path(__file__).resolve().parent.parent
-STOCK = Path(__file__).resolve().parent / "stock_tfx"
-BATCH = 64
-# Trainer -> its network.
-NETWORKS = {"tensorflow": "network.py", "pytorch": "network_pytorch.py"}
 # Switchyard's stage, TFX's component, target ratio.
 STAGES = (
     ("ingest", "CsvExampleGen", 0.06),
@@ -39,7 +33,8 @@ STAGES = (
     ("training", "Trainer", None),
     ("evaluation", "Evaluator", 0.15),
 )
-_MOST_DIFFERENCE = 0.02
+# From this number of rows on, the targets are those of large data.
+LARGE = 500_000
 
 
 def main() -> None:
@@ -66,120 +61,86 @@ def main() -> None:
                 _same(stock, of_tensorflow, options.rows)
                 table.append(_row("PyTorch run against TensorFlow run", of_tensorflow["seconds"], ours["seconds"], 1.0))
             if options.warm:
-                table += _warm(Path(folder), data, options.trainer)
+                table += _warm(Path(folder), data, options.trainer, stock, options.rows)
         repeats.append(table)
     rows = [_median(each) for each in zip(*repeats, strict=True)]
     if options.json:
-        print(json.dumps({"rows": options.rows, "machine": machine(), "measured": rows, "stock": stock, "ours": ours}))
+        found = {"rows": options.rows, "machine": machine(), "measured": rows, "stock": stock, "ours": ours}
+        print(json.dumps({**found, "table": list(_rows_of_all(options.rows, rows))}))
         return
     print(f"{options.rows:,} rows, {machine()}")
     print(f"{'':34}{'stock TFX, s':>14}{'Switchyard, s':>15}{'ratio':>8}{'from':>8}{'to':>8}{'target':>8}")
-    for row in rows:
-        target = "" if row["target"] is None else f"{row['target']:.2f}"
-        ratios = "".join(f"{r:8.2f}" for r in (row["ratio"], *row["ratios"]))
-        print(f"{row['what']:34}{row['stock']:14.1f}{row['switchyard']:15.1f}{ratios}{target:>8}")
+    for each in rows:
+        target = "" if each["target"] is None else f"{each['target']:.2f}"
+        ratios = "".join(f"{r:8.2f}" for r in (each["ratio"], *each["ratios"]))
+        print(f"{each['what']:34}{each['stock']:14.1f}{each['switchyard']:15.1f}{ratios}{target:>8}")
     print("AUC: stock TFX {:.4f}, Switchyard {:.4f}".format(stock["metrics"]["auc"], ours["metrics"]["auc"]))
 
 
 def _median(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """Returns, for one row of several tables, the one with the median ratio, and the smallest and largest ratio."""
-    ordered = sorted(same, key=lambda row: row["ratio"])
+    ordered = sorted(same, key=lambda each: each["ratio"])
     return {**ordered[len(ordered) // 2], "ratios": (ordered[0]["ratio"], ordered[-1]["ratio"])}
 
 
 def _table(rows: int, stock: Any, stock_again: Any, ours: Any, ours_again: Any) -> list[dict[str, Any]]:
-    whole = 0.2 if rows >= 500_000 else 0.33
-    measured = [("whole pipeline", stock["seconds"], ours["seconds"], whole)]
+    measured = [("whole pipeline, cold", stock["seconds"], ours["seconds"], 0.2 if rows >= LARGE else 0.55)]
     measured += [(stage, stock["stages"][theirs], ours["stages"][stage]["seconds"], target) for stage, theirs, target in STAGES]
     measured.append(("second run, all cached", stock_again["seconds"], ours_again["seconds"], 0.15))
     return [_row(*each) for each in measured]
 
 
-def _row(what: str, theirs: float, ours: float, target: float | None) -> dict[str, Any]:
-    return {"what": what, "stock": theirs, "switchyard": ours, "ratio": ours / theirs, "target": target}
+def _row(what: str, theirs: float, ours: float, target: float | None, **more: float) -> dict[str, Any]:
+    return {"what": what, "stock": theirs, "switchyard": ours, "ratio": ours / theirs, "target": target, **more}
 
 
 def _stock(folder: Path, rows: int) -> dict[str, Any]:
     train = rows * 2 // 3
     print("stock TFX", file=sys.stderr)
-    command = [sys.executable, str(STOCK / "run.py"), str(folder), str(train // BATCH), str((rows - train) // BATCH)]
-    return _run(command)
-
-
-def our_command(folder: Path, data: Path, trainer: str = "tensorflow", workspace: str = "w") -> list[str]:
-    """Returns the command of a run on `data` with its workspace in `folder`."""
-    document = {
-        "name": "trips",
-        "data": {"path": str(data), "splits": {"train": 2, "eval": 1}},
-        "label": LABEL,
-        "preprocessing": str(STOCK / "features.py"),
-        "trainer": {
-            "framework": trainer,
-            "model": str(STOCK / NETWORKS[trainer]),
-            "hyperparameters": {"epochs": 1, "batch_size": BATCH, "learning_rate": 0.001},
-        },
-        "evaluation": {"slices": ["payment"]},
-    }
-    pipeline = folder / "pipeline.yaml"
-    pipeline.write_text(yaml.safe_dump(document), encoding="utf-8")
-    return [sys.executable, "-m", "switchyard", "run", str(pipeline), "--workspace", str(folder / workspace), "--json"]
+    return run([sys.executable, str(STOCK / "run.py"), str(folder), str(train // BATCH), str((rows - train) // BATCH)])
 
 
 def _ours(folder: Path, data: Path, trainer: str, workspace: str = "w") -> dict[str, Any]:
-    command = our_command(folder, data, trainer, workspace)
     print(f"Switchyard, {trainer}", file=sys.stderr)
-    started = time.monotonic()
-    found = _run(command)
-    return {**found, "seconds": time.monotonic() - started}
+    return run(our_command(folder, data, trainer, workspace))
 
 
-def environment(*before: Path) -> dict[str, str]:
-    """Returns the environment variables of either side; `before` is prepended to Python's path."""
-    folders = os.pathsep.join(map(str, [*before, ROOT, STOCK]))
-    return {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": folders, "SWITCHYARD_WARM": "0"}
-
-
-def _warm_environment(folder: Path) -> dict[str, str]:
-    """Returns the variables of runs that use warm processes, of this benchmark alone."""
-    kept = {name: value for name, value in environment().items() if name not in ("CI", "SWITCHYARD_WARM")}
-    return {**kept, "XDG_RUNTIME_DIR": str(folder)}
-
-
-def _run(command: list[str], variables: dict[str, str] | None = None) -> dict[str, Any]:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=variables or environment())
-    if done.returncode not in (0, 4):  # 4: the model is not better than the champion
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-5000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def _warm(folder: Path, data: Path, trainer: str) -> list[dict[str, Any]]:
-    """Returns rows that compare runs with a changed learning rate, and unchanged ones, without and with warm processes."""
-    variables = _warm_environment(folder)
-    command = our_command(folder, data, trainer)
-    status = [sys.executable, "-m", "switchyard", "warm"]
-
-    def seconds(environment: dict[str, str], *settings: str) -> float:
-        started = time.monotonic()
-        _run([*command, *settings], environment)
-        return time.monotonic() - started
+def _warm(folder: Path, data: Path, trainer: str, stock: dict[str, Any], rows: int) -> list[dict[str, Any]]:
+    """Returns rows that compare a warm run with stock TFX, and changed and unchanged runs without and with warm processes."""
 
     def rate(number: int) -> list[str]:
         return ["--set", f"trainer.hyperparameters.learning_rate={0.001 + number / 1e5}"]
 
-    seconds(variables, *rate(1))  # leaves them
-    while (
-        "importing" in (said := subprocess.check_output([*status, "status"], cwd=ROOT, env=variables, text=True))
-        or "run" not in said
-    ):
-        time.sleep(1)
-    try:
-        changed = [seconds(each, *rate(number)) for number, each in enumerate((environment(), variables) * 2, 2)]
-        again = [seconds(each, *rate(5)) for each in (environment(), variables) * 2]
-    finally:
-        subprocess.run([*status, "stop"], cwd=ROOT, env=variables, check=True, capture_output=True)
-    rows = (("changed learning rate: cold, warm", changed), ("nothing changed: cold, warm", again))
-    return [_row(what, min(found[::2]), min(found[1::2]), None) for what, found in rows]
+    command = our_command(folder, data, trainer)
+    with warm_processes(folder, [*command, *rate(1)]) as variables:
+        print(f"Switchyard, {trainer}, warm", file=sys.stderr)
+        fresh = run([*command[:-2], str(folder / "w-warm"), "--json"], variables)
+        _same(stock, fresh, rows)
+        sides = (environment(), variables) * 2
+        changed = [run([*command, *rate(number)], each) for number, each in enumerate(sides, 2)]
+        again = [run([*command, *rate(5)], each)["seconds"] for each in sides]
+    seconds = [found["seconds"] for found in changed]
+    beyond = [found["seconds"] - sum(found["stages"][s]["seconds"] for s in ("training", "evaluation")) for found in changed]
+    return [
+        _row("whole pipeline, warm", stock["seconds"], fresh["seconds"], 0.16 if rows >= LARGE else 0.3),
+        _row("changed learning rate: cold, warm", min(seconds[::2]), min(seconds[1::2]), None, beyond=min(beyond[1::2])),
+        _row("nothing changed: cold, warm", min(again[::2]), min(again[1::2]), None),
+    ]
+
+
+def _rows_of_all(rows: int, measured: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of `all.py`'s table."""
+    size = f"{rows:,} rows"
+    for each in measured:
+        what = each["what"]
+        if "beyond" in each:
+            name = f"{size}, changed learning rate, warm: beyond training and evaluation"
+            yield row(name, each["beyond"], 4, unit="s")
+        elif what.startswith("nothing changed"):
+            yield row(f"{size}, second identical run, warm", each["switchyard"], 0.5, unit="s")
+            yield row(f"{size}, second identical run, cold", each["stock"], 1.5, unit="s")
+        elif each["target"] is not None and "second run" not in what:
+            yield row(f"{size}, {what}, stock TFX = 1", each["ratio"], each["target"])
 
 
 def _same(stock: dict[str, Any], ours: dict[str, Any], rows: int) -> None:
@@ -189,14 +150,8 @@ def _same(stock: dict[str, Any], ours: dict[str, Any], rows: int) -> None:
     if abs(evaluated / rows - 1 / 3) > 0.02:
         sys.exit(f"Switchyard evaluated {evaluated} of {rows} rows, not a third")
     for name in ("auc", "accuracy", "loss"):
-        if abs(stock["metrics"][name] - ours["metrics"][name]) > _MOST_DIFFERENCE:
+        if abs(stock["metrics"][name] - ours["metrics"][name]) > most_difference(rows):
             sys.exit(f"{name}: stock TFX {stock['metrics'][name]:.4f}, Switchyard {ours['metrics'][name]:.4f}")
-
-
-def machine() -> str:
-    """Returns a description of the machine."""
-    model = next((x.partition(":")[2].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
-    return f"{os.cpu_count()} cores, {model}, Python {sys.version.split()[0]}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from runs import row
+
 ROOT = Path(__file__).resolve().parent.parent
 SIDES = {"switchyard --help": ["-m", "switchyard", "--help"], "python, nothing": ["-c", "pass"]}
 TARGET = 0.5
@@ -34,10 +36,14 @@ def main() -> None:
             measured[side].append(time.monotonic() - started)
     rows = [{"what": s, "seconds": statistics.median(t), "least": min(t), "most": max(t)} for s, t in measured.items()]
     if options.json:
-        print(json.dumps({"measured": rows, "target": TARGET}))
+        print(
+            json.dumps(
+                {"measured": rows, "target": TARGET, "table": [row(rows[0]["what"], rows[0]["seconds"], TARGET, unit="s")]}
+            )
+        )
         return
-    for row in rows:
-        print(f"{row['what']:20} {row['seconds']:.3f} s ({row['least']:.3f} to {row['most']:.3f})")
+    for each in rows:
+        print(f"{each['what']:20} {each['seconds']:.3f} s ({each['least']:.3f} to {each['most']:.3f})")
     print(f"target: at most {TARGET} s")
 
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import environment, machine, our_command
+from runs import environment, machine, our_command, row
 from stock_tfx.trips import write_trips
 
 PROBE = Path(__file__).resolve().parent / "tracking_probe"
@@ -37,12 +37,13 @@ def main() -> None:
         write_trips(data, options.rows)
         measured = [{"what": what, **_measure(Path(folder), data, extra)} for what, extra in RUNS.items()]
     if options.json:
-        print(json.dumps({"rows": options.rows, "machine": machine(), "measured": measured, "target": TARGET}))
+        table = [row(f"{options.rows:,} rows, MLflow's share, {each['what']}", each["share"], TARGET) for each in measured]
+        print(json.dumps({"rows": options.rows, "machine": machine(), "measured": measured, "target": TARGET, "table": table}))
         return
     print(f"{options.rows:,} rows, {machine()}; target: at most {TARGET:.0%}")
-    for row in measured:
-        longest = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in row["calls"].items())
-        print(f"{row['what']:12} {row['tracking']:.2f} s of {row['seconds']:.1f} s: {row['share']:.1%} ({longest})")
+    for each in measured:
+        longest = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in each["calls"].items())
+        print(f"{each['what']:12} {each['tracking']:.2f} s of {each['seconds']:.1f} s: {each['share']:.1%} ({longest})")
 
 
 def _measure(folder: Path, data: Path, extra: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`python run.py FOLDER STEPS EVAL_STEPS`: LocalDagRunner on FOLDER/data; prints seconds, rows and metrics as JSON."""
+"""`python run.py FOLDER STEPS EVAL_STEPS [MODULE]`: LocalDagRunner on FOLDER/data; prints seconds, rows and metrics as JSON."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ BEAM = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
 SLICE = "payment"
 
 
-def main(folder: Path, steps: int, eval_steps: int) -> None:
-    """Runs the pipeline once."""
+def main(folder: Path, steps: int, eval_steps: int, module: str = "module.py") -> None:
+    """Runs the pipeline once, with the user code in `module`, a file beside this one."""
     from tfx import v1 as tfx
 
     imported = time.monotonic() - STARTED
-    tfx.orchestration.LocalDagRunner().run(pipeline(folder, steps, eval_steps))
+    tfx.orchestration.LocalDagRunner().run(pipeline(folder, steps, eval_steps, str(HERE / module)))
     print(json.dumps({"seconds": time.monotonic() - STARTED, "imports": imported, **_found(folder)}))
 
 
-def pipeline(folder: Path, steps: int, eval_steps: int) -> Any:
+def pipeline(folder: Path, steps: int, eval_steps: int, module: str) -> Any:
     """Returns TFX's standard components, as its tutorials connect them."""
     from tfx import v1 as tfx
 
@@ -32,10 +32,10 @@ def pipeline(folder: Path, steps: int, eval_steps: int) -> Any:
     schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
     validator = tfx.components.ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     transform = tfx.components.Transform(
-        examples=examples.outputs["examples"], schema=schema.outputs["schema"], module_file=str(HERE / "module.py")
+        examples=examples.outputs["examples"], schema=schema.outputs["schema"], module_file=module
     )
     trainer = tfx.components.Trainer(
-        module_file=str(HERE / "module.py"),
+        module_file=module,
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema.outputs["schema"],
@@ -113,4 +113,4 @@ def _rows(folder: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
