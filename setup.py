@@ -52,6 +52,7 @@ setup(
         "boto3>=1.34",
         "click>=8.1,<9",
         "filelock>=3.16",
+        "grpcio>=1.62,<2",
         "httptools>=0.6",
         "jinja2>=3.1,<4",
         "docker>=7,<8",

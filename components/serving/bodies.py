@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 class Body:
     """A request's body, and the number of bytes reserved for the request."""
 
-    data: bytearray = field(default_factory=bytearray)
+    data: bytes | bytearray = field(default_factory=bytearray)
     held: int = 0
 
 
@@ -65,6 +65,20 @@ class Bodies:
             yield body
         except ClientDisconnect:
             raise InputError("the client disconnected before its request was complete.") from None
+        finally:
+            self._held -= body.held
+
+    @contextmanager
+    def keep(self, data: bytes) -> Iterator[Body]:
+        """Yields a body that was received as a whole; its memory stays reserved until the context exits.
+
+        Raises:
+            QueueFullError: the memory budget is exhausted.
+        """
+        body = Body(data)
+        try:
+            self.hold(body, len(data))
+            yield body
         finally:
             self._held -= body.held
 

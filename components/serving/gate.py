@@ -79,7 +79,7 @@ class RequestMiddleware:
             return
         begin = time.perf_counter()
         headers = dict(scope["headers"])
-        request_id = _request_id(headers.get(b"x-request-id"))
+        identifier = request_id(headers.get(b"x-request-id"))
         notes: dict[str, Any] = {"version": "", "rows": 0}
         scope["switchyard"] = notes
         started = False
@@ -89,7 +89,7 @@ class RequestMiddleware:
             nonlocal started, status
             if message["type"] == "http.response.start":
                 started, status = True, message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], (b"x-request-id", identifier)]
                 if notes["version"]:
                     message["headers"].append((b"x-model-version", notes["version"].encode("ascii", "replace")))
                 if status in _CLOSING or not received(scope):
@@ -107,9 +107,9 @@ class RequestMiddleware:
                 await fault(scope["path"], 504, message)(scope, receive, send_on)
         except Exception:
             # Starlette re-raises the error after sending the 500 response.
-            _log.exception("request %s", request_id.decode())
+            _log.exception("request %s", identifier.decode())
         finally:
-            self._note(scope, status, time.perf_counter() - begin, notes, request_id)
+            self._note(scope, status, time.perf_counter() - begin, notes, identifier)
 
     def _refusal(self, scope: Any, headers: dict[bytes, bytes]) -> Response | None:
         """Returns the error response for a refused Host header or token; None if the request is allowed."""
@@ -126,7 +126,7 @@ class RequestMiddleware:
             return None
         return fault(path, 401, "send the header Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
 
-    def _note(self, scope: Any, status: int, seconds: float, notes: dict[str, Any], request_id: bytes) -> None:
+    def _note(self, scope: Any, status: int, seconds: float, notes: dict[str, Any], identifier: bytes) -> None:
         route = scope.get("route")
         path = getattr(route, "path", "other")
         self._metrics.requests.labels(path, str(status), notes["version"]).inc()
@@ -144,11 +144,11 @@ class RequestMiddleware:
                 "ms": round(seconds * 1e3, 2),
                 "rows": notes["rows"],
                 "version": notes["version"],
-                "id": request_id.decode(),
+                "id": identifier.decode(),
             })  # fmt: skip
 
 
-def _request_id(given: bytes | None) -> bytes:
+def request_id(given: bytes | None) -> bytes:
     """Returns the client's request id if it is printable ASCII of at most 128 bytes; otherwise a new one."""
     if given and len(given) <= 128 and all(33 <= b < 127 for b in given):
         return given

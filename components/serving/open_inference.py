@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ DATATYPES = {
         "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
     }.items()
 }  # fmt: skip
-_TEXT = "BYTES"
+TEXT = "BYTES"
 CONTENT_TYPE, BASE64 = "content_type", "base64"
 # Parameters of protocol extensions that would change an output. They are not supported.
 _OUTPUT_EXTENSIONS = {"classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"}
@@ -74,7 +74,18 @@ def decode(body: bytes | bytearray, json_length: int | None, info: BundleInfo, b
     head, tail = memoryview(body), memoryview(b"")
     if json_length is not None:
         head, tail = head[:json_length], head[json_length:]
-    document = read_json(head, info, bounds)
+    return read_request(read_json(head, info, bounds), tail, info, bounds)
+
+
+def read_request(document: Mapping[str, Any], tail: memoryview, info: BundleInfo, bounds: Bounds) -> InferRequest:
+    """Returns a request of which the JSON has been read; see `decode`.
+
+    Args:
+        document: the JSON.
+        tail: the binary tensors.
+        info: metadata of the bundle.
+        bounds: limits of a request.
+    """
     request_id = document.get("id")
     if not isinstance(request_id, str | None):
         raise InputError("'id' must be a text.")
@@ -151,8 +162,8 @@ def _shape(feature: RawFeature, tensor: Mapping[str, Any], bounds: Bounds) -> li
 
 def _datatype(name: str, tensor: Mapping[str, Any]) -> str:
     datatype = tensor.get("datatype")
-    if not isinstance(datatype, str) or (datatype != _TEXT and datatype not in DATATYPES):
-        raise InputError(f"column {name!r}: datatype {brief(datatype)} is not one of {', '.join(DATATYPES)}, {_TEXT}.")
+    if not isinstance(datatype, str) or (datatype != TEXT and datatype not in DATATYPES):
+        raise InputError(f"column {name!r}: datatype {brief(datatype)} is not one of {', '.join(DATATYPES)}, {TEXT}.")
     return datatype
 
 
@@ -170,9 +181,9 @@ def _from_json(name: str, tensor: Mapping[str, Any], shape: list[int]) -> Any:
         raise InputError(f"column {name!r}: the shape {shape} takes {count} values, 'data' has {len(data)}.")
     kinds = kinds_of(data) - {type(None)}
     # Objects such as {"b64": ...} are validated later, with their column.
-    allowed = {str, dict} if datatype == _TEXT else {bool} if datatype == "BOOL" else {int, float}
+    allowed = {str, dict} if datatype == TEXT else {bool} if datatype == "BOOL" else {int, float}
     if not kinds <= allowed:
-        wanted = {_TEXT: "texts", "BOOL": "true or false"}.get(datatype, "numbers")
+        wanted = {TEXT: "texts", "BOOL": "true or false"}.get(datatype, "numbers")
         received = next(v for v in data if type(v) in kinds - allowed)
         raise InputError(f"column {name!r}: datatype {datatype} takes {wanted}, received {brief(received)}.")
     if _is_base64(name, tensor):
@@ -185,8 +196,8 @@ def _from_json(name: str, tensor: Mapping[str, Any], shape: list[int]) -> Any:
 def _is_base64(name: str, tensor: Mapping[str, Any]) -> bool:
     """Whether a tensor's texts are base64, marked by the parameter `content_type` as MLServer's clients do."""
     found = _parameters(tensor, f"column {name!r}").get(CONTENT_TYPE)
-    if found == BASE64 and tensor.get("datatype") != _TEXT:
-        raise InputError(f"column {name!r}: content_type {BASE64} is for {_TEXT}, received {brief(tensor.get('datatype'))}.")
+    if found == BASE64 and tensor.get("datatype") != TEXT:
+        raise InputError(f"column {name!r}: content_type {BASE64} is for {TEXT}, received {brief(tensor.get('datatype'))}.")
     return bool(found == BASE64)
 
 
@@ -202,7 +213,7 @@ def _bytes_of(name: str, value: Any) -> Any:
 def _from_bytes(name: str, tensor: Mapping[str, Any], shape: list[int], raw: memoryview) -> np.ndarray:
     datatype = _datatype(name, tensor)
     count = math.prod(shape)
-    if datatype == _TEXT:
+    if datatype == TEXT:
         found = np.empty(count, dtype=object)
         texts = _read_texts(name, shape, count, raw)
         found[:] = [_bytes_of(name, t) for t in texts] if _is_base64(name, tensor) else texts
@@ -250,13 +261,10 @@ def encode(name: str, version: str, request: InferRequest, info: BundleInfo, sco
     """Returns the response body and headers for scores (B, outputs)."""
     outputs: list[dict[str, Any]] = []
     tails: list[bytes] = []
-    kinds = {o["name"]: o["datatype"] for o in output_metadata(info)}
-    for key, values in format_predictions(info, scores).items():
-        if request.outputs and key not in request.outputs:
-            continue
-        output: dict[str, Any] = {"name": key, "datatype": kinds[key], "shape": list(values.shape)}
+    for key, kind, values in outputs_of(request, info, scores):
+        output: dict[str, Any] = {"name": key, "datatype": kind, "shape": list(values.shape)}
         if request.outputs.get(key, False) if request.outputs else request.binary:
-            raw = _to_bytes(values, kinds[key])
+            raw = to_bytes(values, kind)
             output["parameters"] = {"binary_data_size": len(raw)}
             tails.append(raw)
         else:
@@ -269,8 +277,17 @@ def encode(name: str, version: str, request: InferRequest, info: BundleInfo, sco
     return b"".join([head, *tails]), headers
 
 
-def _to_bytes(values: np.ndarray, datatype: str) -> bytes:
-    if datatype != _TEXT:
+def outputs_of(request: InferRequest, info: BundleInfo, scores: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yields name, datatype and values of the requested outputs for scores (B, outputs)."""
+    kinds = {o["name"]: o["datatype"] for o in output_metadata(info)}
+    for key, values in format_predictions(info, scores).items():
+        if not request.outputs or key in request.outputs:
+            yield key, kinds[key], values
+
+
+def to_bytes(values: np.ndarray, datatype: str) -> bytes:
+    """Returns values as a binary tensor."""
+    if datatype != TEXT:
         return values.astype(DATATYPES[datatype]).tobytes()
     texts = [str(v).encode() for v in values]
     return b"".join(len(t).to_bytes(4, "little") + t for t in texts)
@@ -292,7 +309,7 @@ def input_metadata(feature: RawFeature) -> dict[str, Any]:
 
     Clients can also send booleans, dates and times as texts (BYTES), and booleans as BOOL.
     """
-    kind = {"string": _TEXT, "int64": "INT64", "float32": "FP32"}[feature.dtype]
+    kind = {"string": TEXT, "int64": "INT64", "float32": "FP32"}[feature.dtype]
     wide = (feature.width or 1) > 1 or feature.is_list
     found: dict[str, Any] = {"name": feature.name, "datatype": kind, "shape": [-1, feature.width or -1] if wide else [-1]}
     parameters: dict[str, Any] = {"optional": True} if feature.width is None else {}
@@ -310,7 +327,7 @@ def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
     if not info.classes:
         choices = TASKS[info.task].choices(info.targets)
         return [*({"name": n, "datatype": "INT64", "shape": [-1]} for n in choices), *scores]
-    kind = _TEXT if isinstance(info.classes[0], str) else "INT64"
+    kind = TEXT if isinstance(info.classes[0], str) else "INT64"
     return [{"name": "prediction", "datatype": kind, "shape": [-1]}, *scores]
 
 

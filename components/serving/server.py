@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -24,7 +24,8 @@ from switchyard.components.bundle.model import BundleInfo, Columns
 from switchyard.components.bundle.source import ModelRef, OpenedModel
 from switchyard.components.compat.bounded_http import ConnectionLimits, listen_with_tls
 from switchyard.components.errors import StageError, UserError, did_you_mean
-from switchyard.components.serving.app import ServerState, create_app
+from switchyard.components.serving.answering import ServerState
+from switchyard.components.serving.app import create_app
 from switchyard.components.serving.bounds import shortened
 from switchyard.components.serving.connections import allow_connections, allowed_hosts, uvicorn_config
 from switchyard.components.serving.metrics import Metrics
@@ -32,6 +33,9 @@ from switchyard.components.serving.request_log import RequestLog
 from switchyard.components.serving.rollout import Rollout, StopRule
 from switchyard.components.serving.served_model import Limits, ServedModel, load_model
 from switchyard.components.serving.swapper import ModelReloader, freeze_gc
+
+if TYPE_CHECKING:
+    from switchyard.components.serving.grpc_server import GrpcServer
 
 _log = logging.getLogger(__name__)
 _RequestLogger = Callable[[ServedModel, Columns, np.ndarray], None]
@@ -58,6 +62,7 @@ class ServeOptions:
         allowed_hosts: allowed names in Host headers; empty allows loopback names on loopback and any name elsewhere; `*`: any.
         max_connections: maximum open connections; None: see `allow_connections`.
         idle_seconds: seconds after which an idle connection is closed.
+        grpc: host and port of the gRPC service; None disables it.
     """
 
     name: str
@@ -76,6 +81,7 @@ class ServeOptions:
     allowed_hosts: tuple[str, ...] = ()
     max_connections: int | None = None
     idle_seconds: int = 5
+    grpc: tuple[str, int] | None = None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -133,7 +139,7 @@ def serve(
             raise UserError(f"--tls-cert, --tls-key: cannot be used: {error}. Give PEM files.") from None
         try:
             with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-                runner.run(_run(config, listening, state, source, options, request_log, say))
+                runner.run(_run(config, listening, state, source, options, log, request_log, say))
         finally:
             gc.unfreeze()
 
@@ -144,10 +150,12 @@ async def _run(
     state: ServerState,
     source: ModelRef | OpenedModel,
     options: ServeOptions,
+    access_log: Callable[[dict[str, Any]], None] | None,
     request_log: _RequestLogger | None,
     say: Callable[[str], None],
 ) -> None:
-    server = _Server(config, state, options.drain_seconds)
+    grpc_server = _grpc(state, options, access_log)  # before the model is loaded, so that an address in use fails at once
+    server = _Server(config, state, options.drain_seconds, grpc_server)
     work = asyncio.create_task(server.serve([listening]))
     host, port = listening.getsockname()[:2]
     url = f"http{'s' if options.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -167,10 +175,7 @@ async def _run(
             _check_redacted(options.redacted, champion.info)
         state.log_request = request_log  # not before the check: a column with a wrong name would be logged
         if champion is not None and not server.should_exit:
-            say(f"ready: {options.name} version {champion.version} ({champion.info.framework}) answers at")
-            say(
-                f"  POST {url}/v2/models/{options.name}/infer   POST {url}/invocations   GET {url}/openapi.json   Ctrl-C stops it"
-            )
+            _say_ready(say, options.name, champion, url, f"{host}:{grpc_server.port}" if grpc_server else None)
         await work
     except (UserError, StageError):
         raise
@@ -187,6 +192,29 @@ async def _run(
         else:
             for model in state.rollout.models():
                 await model.close()
+
+
+def _say_ready(say: Callable[[str], None], name: str, model: ServedModel, url: str, grpc_address: str | None) -> None:
+    say(f"ready: {name} version {model.version} ({model.info.framework}) answers at")
+    say(f"  POST {url}/v2/models/{name}/infer   POST {url}/invocations   GET {url}/openapi.json   Ctrl-C stops it")
+    if grpc_address is not None:
+        say(f"  gRPC at {grpc_address} (Open Inference Protocol v2)")
+
+
+def _grpc(state: ServerState, options: ServeOptions, access_log: Callable[[dict[str, Any]], None] | None) -> GrpcServer | None:
+    if options.grpc is None:
+        return None
+    from switchyard.components.serving.grpc_server import GrpcServer
+
+    return GrpcServer(
+        state,
+        options.grpc,
+        token=options.token,
+        access_log=access_log,
+        tls=options.tls,
+        connections=allow_connections(options.max_connections),
+        idle_seconds=options.idle_seconds,
+    )
 
 
 def _check_redacted(redacted: Collection[str], info: BundleInfo) -> None:
@@ -207,9 +235,9 @@ async def _load_opened(state: ServerState, opened: OpenedModel, options: ServeOp
 class _Server(uvicorn.Server):
     """A uvicorn server that reports not-ready for `drain_seconds` before it stops listening."""
 
-    def __init__(self, config: uvicorn.Config, state: ServerState, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, state: ServerState, drain_seconds: float, grpc_server: GrpcServer | None) -> None:
         super().__init__(config)
-        self._state, self._drain_seconds = state, drain_seconds
+        self._state, self._drain_seconds, self._grpc = state, drain_seconds, grpc_server
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts the shutdown on SIGINT or SIGTERM; a second signal skips the drain, a second SIGINT forces the exit."""
@@ -232,7 +260,9 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts listening, with a handshake timeout if TLS is on."""
+        """Starts listening, with a handshake timeout if TLS is on, and the gRPC service."""
+        if self._grpc is not None:
+            await self._grpc.start()
         if self.config.ssl is None:
             await super().startup(sockets)
         else:
@@ -241,7 +271,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Reports not-ready and answers accepted requests."""
         self._state.draining = True
-        await super().shutdown(sockets)
+        await asyncio.gather(super().shutdown(sockets), *([self._grpc.stop()] if self._grpc is not None else []))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Serves a model over HTTP."""
+"""Serves a model over HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
 
 _RANGES: Mapping[str, Range] = {
     "port": Range(0, 65535, whole=True),
+    "grpc_port": Range(0, 65535, whole=True),
     "poll": Range(0.1),
     "max_body": Range(1, 1024, whole=True),
     "max_rows": Range(1, whole=True),
@@ -52,6 +53,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
+    grpc_port: int | None = None,
     name: str | None = None,
     poll: float = 10.0,
     canary: float | None = None,
@@ -79,7 +81,7 @@ def serve(
     workspace: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> None:
-    """Serves a model over HTTP until SIGINT or SIGTERM: Open Inference Protocol v2, and MLflow's /invocations.
+    """Serves a model until SIGINT or SIGTERM: Open Inference Protocol v2 over HTTP and gRPC, and MLflow's /invocations.
 
     Requires the main thread of the process and no running event loop; for a notebook, start `switchyard serve` in a terminal.
 
@@ -87,6 +89,7 @@ def serve(
         model: see `load_model`; an alias is polled: a promotion swaps the model.
         host: address to listen on; 0.0.0.0 accepts connections from any host.
         port: port to listen on; 0 selects a free one.
+        grpc_port: port of the Open Inference Protocol's gRPC service, on the same host; 0 selects a free one. Default: no gRPC.
         name: the model's name in URLs; default: its name in the registry.
         poll: seconds between registry polls.
         canary: percentage of requests that the challenger answers, more than 0 and below 100; default: no canary.
@@ -146,6 +149,7 @@ def serve(
         allowed_hosts=_allowed_hosts(as_texts(allowed_hosts)),
         max_connections=numbers.get("max_connections"),
         idle_seconds=numbers["idle_timeout"],
+        grpc=(host, numbers["grpc_port"]) if grpc_port is not None else None,
     )
     with ExitStack() as files:
         source: ModelRef | OpenedModel | None = model_ref(model, tracking_uri, workspace, trust=trust, verify=verify)

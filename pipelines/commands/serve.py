@@ -1,4 +1,4 @@
-"""`switchyard serve`: serves a model over HTTP."""
+"""`switchyard serve`: serves a model over HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ from switchyard.pipelines.commands.options import (
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 accepts connections from any host."
 )
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 selects a free one.")
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    help="Port of the gRPC service, on the same host; 0 selects a free one.  [default: no gRPC]",
+)
 @click.option("--name", metavar="NAME", help="The model's name in URLs.  [default: its name in the registry]")
 @click.option("--poll", default=10.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between registry polls.")
 @click.option(
@@ -91,7 +96,7 @@ from switchyard.pipelines.commands.options import (
 @workspace_option
 @handle_errors
 def command(model: str, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
-    """Serve MODEL over HTTP: Open Inference Protocol v2, and MLflow's /invocations.
+    """Serve MODEL: Open Inference Protocol v2 over HTTP and, with --grpc-port, gRPC; MLflow's /invocations.
 
     MODEL is NAME@ALIAS (followed: a promotion swaps the model), NAME@VERSION, a folder, or a URI that MLflow downloads. A
     version's files must be those that were registered; a folder or URI needs --trust, --digest or --verify.

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from switchyard.components.serving import app as routes
-from switchyard.components.serving import invocations, json_pieces, open_inference
-from switchyard.components.serving.app import ServerState, create_app
+from switchyard.components.serving import answering, invocations, json_pieces, open_inference
+from switchyard.components.serving.answering import ServerState
+from switchyard.components.serving.app import create_app
 from switchyard.components.serving.bodies import Bodies
 from switchyard.components.serving.json_pieces import KeyTwiceError, PieceError, loads_in_pieces
 from switchyard.components.serving.lists import plain_lists
@@ -64,7 +64,7 @@ def test_the_event_loops_thread_decodes_no_big_body(monkeypatch, form):
 
         return call
 
-    for module, name in ((open_inference, "decode"), (invocations, "decode"), (routes, "columns_of")):
+    for module, name in ((open_inference, "decode"), (invocations, "decode"), (answering, "columns_of")):
         monkeypatch.setattr(module, name, noted(getattr(module, name)))
     if form == "binary":
         path, (content, headers) = "/v2/models/m/infer", binary()

@@ -21,7 +21,8 @@ import uvicorn
 
 from switchyard.components.compat.bounded_http import ConnectionLimits, listen_with_tls
 from switchyard.components.errors import UserError
-from switchyard.components.serving.app import ServerState, create_app
+from switchyard.components.serving.answering import ServerState
+from switchyard.components.serving.app import create_app
 from switchyard.components.serving.connections import allow_connections, uvicorn_config
 from switchyard.components.serving.gate import AllowedHosts
 from switchyard.components.serving.metrics import Metrics

@@ -282,7 +282,8 @@ def test_a_disk_full_at_the_start_of_any_stage_ends_the_run_with_a_message(disk,
 
 @pytest.mark.core
 def test_a_full_access_log_fails_no_request_and_is_reported_once(caplog):
-    from switchyard.components.serving.app import ServerState, create_app
+    from switchyard.components.serving.answering import ServerState
+    from switchyard.components.serving.app import create_app
     from switchyard.components.serving.metrics import Metrics
     from switchyard.components.serving.rollout import Rollout, StopRule
     from switchyard.components.serving.served_model import Limits

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from switchyard.components.serving import app
-from switchyard.components.serving.app import ServerState, create_app
+from switchyard.components.serving import answering
+from switchyard.components.serving.answering import ServerState
+from switchyard.components.serving.app import create_app
 from switchyard.components.serving.batcher import QueueFullError
 from switchyard.components.serving.bodies import Bodies, Body
 from switchyard.components.serving.bounds import Bounds
@@ -450,7 +451,7 @@ def test_images_of_any_size_are_decoded_in_a_thread(image, monkeypatch):
     champion = state.rollout.champion
     features = [*INFO.features, RawFeature("photo", "string", 1, is_bytes=True, image=image)]
     state.rollout.set_champion(replace(champion, info=replace(INFO, features=features)))
-    monkeypatch.setattr(app, "columns_of", lambda *_: seen.append(threading.current_thread().name) or ({}, 1))
+    monkeypatch.setattr(answering, "columns_of", lambda *_: seen.append(threading.current_thread().name) or ({}, 1))
     request = ("POST", "/invocations", {"json": {"inputs": [{**GOOD, "photo": "eA=="}]}})
     asyncio.run(_ask(create_app(state, token=None, access_log=None), request))
     assert [name.startswith("decode") for name in seen] == [bool(image)]

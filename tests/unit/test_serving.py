@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from switchyard.components.bundle.model import BundleInfo, Ragged, RawFeature, concatenate
 from switchyard.components.errors import UserError
 from switchyard.components.serving import invocations, open_inference
-from switchyard.components.serving.app import ServerState, create_app
+from switchyard.components.serving.answering import ServerState
+from switchyard.components.serving.app import create_app
 from switchyard.components.serving.batcher import Batcher, QueueFullError
 from switchyard.components.serving.inputs import InputError, columns_of
 from switchyard.components.serving.metrics import Metrics
