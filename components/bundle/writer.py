@@ -226,6 +226,8 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
     import tensorflow as tf
     import tensorflow_transform as tft
 
+    from switchyard.components.bundle.transform_graph import transform_function
+
     graph = tft.TFTransformOutput(transform_graph)
     specs: dict[str, tf.TensorSpec] = {}
     for i, f in enumerate(info.features):
@@ -237,12 +239,14 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
     names = sorted(name for name in graph.transformed_feature_spec() if name not in (info.label, info.sample_weight))
     shapes = {name: tuple(getattr(spec, "shape", ())) for name, spec in graph.raw_feature_spec().items()}
 
+    tracked, transform = transform_function(graph.transform_savedmodel_dir)
+
     class Preprocess(tf.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = graph.transform_features_layer()
+            self.tracked, self._transform = tracked, transform
 
-        @tf.function(input_signature=[specs])
+        @tf.function(input_signature=[specs], autograph=False)
         def transform(self, tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             features: dict[str, Any] = {}
             for i, f in enumerate(info.features):
@@ -251,7 +255,7 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
                     features[f.name] = tf.RaggedTensor.from_row_lengths(value, tensors[f"f{i}_lengths"]).to_sparse()
                 else:
                     features[f.name] = tf.reshape(value, [-1, *shapes[f.name]])
-            outputs = self.layer(features)
+            outputs = self._transform(features)
             # Trainers expect a scalar feature as a column (B, 1).
             values = [outputs[name] for name in names]
             return {f"t{i}": v[:, tf.newaxis] if v.shape.rank == 1 else v for i, v in enumerate(values)}

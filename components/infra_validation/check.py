@@ -18,6 +18,8 @@ from switchyard.components.infra_validation.server_process import ServerProcess,
 from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
 from switchyard.components.tasks import TASKS
 from switchyard.components.training.workers.predicting import predictor_class
+from switchyard.components.values.conversion import fit_frame
+from switchyard.components.values.raw_features import Columns, between
 
 # Rounding of float32 when the order of summation changes. The limit is twice the model's own difference if that is larger.
 TOLERANCE = 1e-5
@@ -51,17 +53,19 @@ def check(bundle: str, digest: str | None, serialized: Sequence[bytes], log: Pat
                 found, milliseconds = _ask_all(frame, size, ask)
                 answered.append(found)
                 latency |= {f"p{p}_batch_{size}": round(float(np.percentile(milliseconds, p)), 2) for p in (50, 99) if rows}
-        scores = offline.scores(frame) if rows else np.empty((0, 1))
-        own = _own_difference(offline, frame, scores)
+        columns = fit_frame(frame, offline.info.features)  # once: of many columns it takes longer than the model
+        scores = offline.score_columns(columns) if rows else np.empty((0, 1))
+        own = _own_difference(offline, columns, scores)
         difference = max((_compare(a, scores, offline.info) for a in answered if rows), default=0.0)
     except StageError as error:
         return Servability(str(error), rows, None, started)
     return Servability(_reason(difference, own), rows, difference, started, latency, own)
 
 
-def _own_difference(bundle: BundleModel, frame: pd.DataFrame, scores: np.ndarray) -> float:
+def _own_difference(bundle: BundleModel, columns: Columns, scores: np.ndarray) -> float:
     """Returns the largest difference between the bundle's offline scores, on this device, for two batch sizes."""
-    parts = [bundle.scores(frame.iloc[start : start + _ODD_BATCH]) for start in range(0, len(frame), _ODD_BATCH)]
+    starts = range(0, len(scores), _ODD_BATCH)
+    parts = [bundle.score_columns(between(columns, start, start + _ODD_BATCH)) for start in starts]
     return _distance(np.concatenate(parts), scores, bundle.info) if parts else 0.0
 
 

@@ -100,3 +100,15 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
         else:
             joined[name] = np.concatenate(columns)
     return joined
+
+
+def between(columns: Columns, start: int, stop: int) -> Columns:
+    """Returns the rows from `start` to before `stop`."""
+    found: dict[str, np.ndarray | Ragged] = {}
+    for name, column in columns.items():
+        if isinstance(column, Ragged):
+            first, last = (int(column.lengths[:row].sum()) for row in (start, stop))
+            found[name] = Ragged(column.values[first:last], column.lengths[start:stop])
+        else:
+            found[name] = column[start:stop]
+    return found

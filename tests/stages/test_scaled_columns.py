@@ -7,6 +7,7 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import schema_utils
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
+from switchyard.components.bundle.transform_graph import transform_function
 from switchyard.components.transform.preprocessing import _dense, default_features
 
 
@@ -68,3 +69,8 @@ def test_columns_scaled_as_one_matrix_equal_those_scaled_one_by_one(tmp_path):
     }
     found = layer(seen_late)
     assert found["never"].numpy() == found["never_alone"].numpy() == [[2.0]]
+    # What bundles save, without the layer.
+    _, function = transform_function(tft.TFTransformOutput(str(tmp_path / "graph")).transform_savedmodel_dir)
+    assert {n: v.numpy().tolist() for n, v in function(seen_late).items()} == {n: v.numpy().tolist() for n, v in found.items()}
+    fewer = function({n: v for n, v in seen_late.items() if n not in ("constant", "word")})
+    assert fewer["float"].numpy().tolist() == found["float"].numpy().tolist()

@@ -24,6 +24,7 @@ from switchyard.components.serving.rollout import Rollout, StopRule
 from switchyard.components.serving.served_model import Limits, ServedModel
 from switchyard.components.serving.server import _check_redacted
 from switchyard.components.user_code.tokenizer import RefusedRowsError
+from switchyard.components.values.raw_features import between
 
 FEATURES = [
     RawFeature("a", "float32", 1),
@@ -333,3 +334,19 @@ def test_a_column_to_redact_that_the_model_lacks_is_refused():
     _check_redacted(("a", "t"), INFO)
     with pytest.raises(UserError, match=r"^--redact: 'name' is no column of the model"):
         _check_redacted(("a", "name"), INFO)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_columns_are_cut_between_rows(cut):
+    """Columns with missing values hold as many values as there are."""
+    sent = {
+        "a": [1.5, 2, 3],
+        "i": [1, 2, 3],
+        "s": ["x", "y", "z"],
+        "w": [[1, 2, 3]] * 3,
+        "b": [None, 2, 3],
+        "l": [[1, 2], [], [3]],
+    }
+    columns, rows = columns_of(INFO, sent)
+    joined = concatenate([between(columns, 0, cut), between(columns, cut, rows)])
+    assert {n: plain(v) for n, v in joined.items()} == {n: plain(v) for n, v in columns.items()}
