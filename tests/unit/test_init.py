@@ -132,6 +132,8 @@ def test_a_folder_of_pictures_for_each_class_becomes_a_file_of_the_project(place
     config = load_config(project.folder / "pipeline.yaml")
     assert (config.name, config.label, config.task) == ("pets", "class", "binary")
     assert config.data.path == (str(project.folder / "pets.parquet"),)
+    text = (project.folder / "pipeline.yaml").read_text()
+    assert "\n  # It was made of the pictures in pets; `switchyard init` makes it again" in text
     assert told == ["6 pictures, resized to 9 x 12 (data.columns.image.size): cats 3, dogs 3"]
 
 
