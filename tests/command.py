@@ -215,6 +215,14 @@ def mlflow_server(folder, port=None):
             kill_with_children(server)
 
 
+def until_sent(workspace):
+    """Waits for the stages of an unchanged run, which a fork of a warm process sends to MLflow after the run's end."""
+    deadline = time.monotonic() + 180
+    while any((workspace / "tracking").iterdir()):
+        assert time.monotonic() < deadline, "the records of an unchanged run's stages were not sent"
+        time.sleep(0.1)
+
+
 def kill_with_children(process):
     for child in psutil.Process(process.pid).children(recursive=True):
         child.kill()

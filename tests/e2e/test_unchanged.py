@@ -7,7 +7,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.command import ANEW, EXAMPLES, STAGES
+from tests.command import ANEW, EXAMPLES, STAGES, until_sent
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def whole(done):
     return done.json["unchanged_since"] is None and {s for s, how in done.stages.items() if how == "ran"} >= ANEW & set(STAGES)
 
 
-def test_a_second_identical_run_is_recorded_as_unchanged(first, again, client):
+def test_a_second_identical_run_is_recorded_as_unchanged(first, again, client, place):
     assert whole(first)
     second = again()
     assert set(second.stages.values()) == {"cached"}
@@ -61,6 +61,7 @@ def test_a_second_identical_run_is_recorded_as_unchanged(first, again, client):
     assert run.data.metrics["auc"] == pytest.approx(first.json["metrics"]["auc"])
     assert run.data.tags["blessed"] == "true"
     assert client.list_artifacts(run.info.run_id, "report")[0].path == "report/report.html"
+    until_sent(place / "w")
     nested = client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'")
     assert {r.data.tags["switchyard.status"] for r in nested} == {"cached"}
     for each in nested:

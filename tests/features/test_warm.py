@@ -10,7 +10,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.command import BREAST_CANCER, COMMAND, REPOSITORY, all_gone, lines_until
+from tests.command import BREAST_CANCER, COMMAND, REPOSITORY, all_gone, lines_until, until_sent
 
 SHORT = ["--set", "trainer.hyperparameters.epochs=2", "--set", "evaluation.improvement=null"]
 LONG = ["--set", "trainer.hyperparameters.epochs=500", "--set", "trainer.hyperparameters.early_stopping=null"]
@@ -138,10 +138,7 @@ def test_an_unchanged_run_has_the_stages_of_a_cold_one_in_mlflow_a_moment_after_
     found = json.loads(output.splitlines()[-1])
     client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
     where = f"tags.mlflow.parentRunId = '{found['mlflow_run_id']}'"
-    deadline = time.monotonic() + 120
-    while any((workspace / "tracking").iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until_sent(workspace)
     stages = client.search_runs([found["mlflow_experiment_id"]], where)
     assert {stage.data.tags["switchyard.stage"] for stage in stages} == set(found["stages"])
     assert {(stage.info.status, stage.data.tags["switchyard.status"]) for stage in stages} == {("FINISHED", "cached")}
