@@ -21,7 +21,7 @@ BATCH = 64
 # Trainer -> its network.
 NETWORKS = {"tensorflow": "network.py", "pytorch": "network_pytorch.py"}
 _NO_BETTER = 4  # exit code: the model is not better than the champion
-_IMPORT_SECONDS = 180.0
+_IMPORT_SECONDS = 900.0
 
 
 def machine() -> str:

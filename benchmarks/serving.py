@@ -189,7 +189,7 @@ def server(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment()
     )
     try:
-        for _ in range(600):
+        for _ in range(3000):
             try:
                 if urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).status == 200:
                     break
@@ -197,6 +197,8 @@ def server(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
                 if process.poll() is not None:
                     sys.exit(f"ended with {process.returncode}: {' '.join(command)}")
                 time.sleep(0.2)
+        else:
+            sys.exit(f"not ready after ten minutes: {' '.join(command)}")
         yield process
     finally:
         if process.poll() is None:

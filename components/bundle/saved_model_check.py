@@ -63,8 +63,9 @@ def _check(folder: Path) -> None:
         raise ValueError("it does not contain exactly one TensorFlow 2 graph")
     graph = model.meta_graphs[0]
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
-    saving = _with_callers(functions, _SAVES)
-    reading = _with_callers(functions, {_READS_VOCABULARY})
+    named = {name: _named(function) for name, function in functions.items()}
+    saving = _with_callers(named, _SAVES)
+    reading = _with_callers(named, {_READS_VOCABULARY})
     for name, nodes in (("", graph.graph_def.node), *((n, f.node_def) for n, f in functions.items())):
         for node in nodes:
             _check_operation(node.op, functions, saves=name in saving, reads=name in reading)
@@ -88,20 +89,28 @@ def _check_operation(op: str, functions: Mapping[str, Any], *, saves: bool, read
         raise ValueError(f"it has the operation {op!r}, which may reach files, processes or the network")
 
 
-def _with_callers(functions: Mapping[str, Any], operations: Iterable[str]) -> set[str]:
-    """Returns the functions that contain one of the operations, and their direct and indirect callers."""
+def _with_callers(named: Mapping[str, set[str]], operations: Iterable[str]) -> set[str]:
+    """Returns the functions that name one of the operations (see `_named`), and their direct and indirect callers."""
     wanted = set(operations)
     while True:
-        more = {n for n, f in functions.items() if n not in wanted and any(not wanted.isdisjoint(_named(d)) for d in f.node_def)}
+        more = {name for name, names in named.items() if name not in wanted and not wanted.isdisjoint(names)}
         if not more:
-            return wanted & functions.keys()
+            return wanted & named.keys()
         wanted |= more
 
 
-def _named(node: Any) -> set[str]:
-    """Returns a node's operation and the functions among its attributes."""
-    given = {f.name for a in node.attr.values() for f in (a.func, *a.list.func)}
-    return {node.op, *given}
+def _named(function: Any) -> set[str]:
+    """Returns a function's operations and the functions among their attributes."""
+    found = set()
+    for node in function.node_def:
+        found.add(node.op)
+        for attribute in node.attr.values():
+            kind = attribute.WhichOneof("value")
+            if kind == "func":
+                found.add(attribute.func.name)
+            elif kind == "list":
+                found.update(f.name for f in attribute.list.func)
+    return found
 
 
 def _check_saving(graph: Any, saving: set[str]) -> None:

@@ -34,7 +34,8 @@ def default_model(spec: ModelSpec, start: Start | None = None) -> keras.Model:
             value = keras.layers.MaxPooling2D(2)(value)
         if feature.mask:
             value = _pooled(value, inputs[feature.mask], feature.pool)
-        parts.append(keras.layers.Flatten()(value))
+        # Of a thousand columns, a layer each takes longer to trace than all others.
+        parts.append(value if len(value.shape) == 2 else keras.layers.Flatten()(value))
     x = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
     for width in HIDDEN:
         x = keras.layers.Dropout(DROPOUT)(keras.layers.Dense(width, activation="relu")(x))
