@@ -17,7 +17,7 @@ from switchyard.components.progress import set_sink
 from switchyard.components.training.huggingface import CODE, HuggingFaceModel
 from switchyard.components.training.ledger import TrainingLedger
 from switchyard.components.training.model_spec import ModelSpec
-from switchyard.components.training.pytorch.epochs import CHECKPOINT, load
+from switchyard.components.training.pytorch.checkpoints import CHECKPOINT, load
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.user_code.huggingface import model_snapshot, tokenizer_snapshot
 from switchyard.components.user_code.tokenizer import Tokenizer

@@ -235,7 +235,7 @@ def test_a_last_batch_of_one_row_is_trained_beside_batch_normalization(trainer, 
 
 
 def test_one_row_leaves_the_statistics_of_batch_normalization_as_they_are():
-    from switchyard.components.training.pytorch.module import batch_norm_at_rest
+    from switchyard.components.training.pytorch.steps import batch_norm_at_rest
 
     layer = nn.BatchNorm1d(3)
     layer(torch.randn(50, 3))

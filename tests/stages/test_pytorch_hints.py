@@ -6,12 +6,16 @@ import sys
 CODE = """
 import logging, pathlib, tempfile
 logging.basicConfig(level=logging.INFO, format="%(message)s")
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.hooks import Hooks
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from tests import training_inputs as inputs
 folder, devices = pathlib.Path(tempfile.mkdtemp()), AcceleratorProfile("cpu")
-made = inputs.request(inputs.sources("binary"), folder, "binary", accelerator=devices, epochs=2)
+# Lightning trains where there are callbacks.
+hooks = Hooks(build_callbacks=lambda spec: [Callback()])
+made = inputs.request(inputs.sources("binary"), folder, "binary", accelerator=devices, epochs=2, hooks=hooks)
 PytorchTrainer().train(made, inputs.no_report)
 rank_zero_info("from a callback")
 """

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import re
-from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
-import numpy as np
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import nn
 
 from switchyard.components.errors import UserError
 from switchyard.components.training.beside import Beside
 from switchyard.components.training.contract import Report
 from switchyard.components.training.example_source import Shard
 from switchyard.components.training.ledger import TrainingLedger, check_finite
+from switchyard.components.training.pytorch.checkpoints import CHECKPOINT, Copies, temporary
+from switchyard.components.training.pytorch.loop import seed_epoch
 
-CHECKPOINT = ".ckpt"
 _HPARAMS = {getattr(lightning.LightningModule, f"CHECKPOINT_HYPER_PARAMS_{key}") for key in ("KEY", "NAME", "TYPE")}
 _NOTHING = nullcontext()
-# Most pinned memory of a checkpoint: it cannot be swapped out, and PyTorch rounds each tensor's up to a power of two.
-_PINNED_BYTES = 4 << 30
 
 
 class Epochs(Checkpoint):
@@ -48,14 +38,13 @@ class Epochs(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Seeds dropout, and restores the module's step of its schedulers, see `on_train_epoch_end`."""
-        # By the epoch, so that a resumed training draws what an uninterrupted one does; workers must differ.
-        drawn = np.random.SeedSequence((self._seed, trainer.current_epoch, self._shard.index)).generate_state(1, np.uint64)
-        torch.manual_seed(int(drawn[0]))
+        seed_epoch(self._seed, trainer.current_epoch, self._shard.index)
         vars(pl_module).pop("lr_scheduler_step", None)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Computes the epoch's metrics. Collective call."""
-        self._metrics = {**pl_module.train_metrics.result(), **pl_module.val_metrics.result()}
+        device = pl_module.device
+        self._metrics = {**pl_module.train_metrics.result(device), **pl_module.val_metrics.result(device)}
         if self._logged:  # for the user's code; the values are those of all workers
             pl_module.log_dict(self._metrics, sync_dist=False)
 
@@ -128,26 +117,21 @@ def _nothing(*arguments: Any) -> None:
 
 
 class Checkpoints(TorchCheckpointIO):
-    """Copies a checkpoint's state and writes it beside the next epoch. A TPU's checkpoint is written at once, by PyTorch/XLA."""
+    """Writes Lightning's checkpoints beside the next epoch. A TPU's checkpoint is written at once, by PyTorch/XLA."""
 
     def __init__(self, writer: Beside) -> None:
-        self._writer = writer
+        self._copies = Copies(writer)
         self._temporary: Path | None = None
         self._state: Any = None
-        self._pinned: list[torch.Tensor] = []
-        self._pinned_bytes = 0
-        self._loadable = False
 
     def save(self, trainer: Any, ledger: TrainingLedger, *, first: bool) -> None:
         """Saves the epoch that was recorded last, then the ledger. Collective call; the first worker writes."""
-        self._writer.wait()  # one copy of the state at a time
-        path = ledger.last(CHECKPOINT)
-        self._temporary = path.with_name(f"new_{path.name}")
+        self._copies.wait()  # one copy of the state at a time
+        self._temporary = temporary(ledger.last(CHECKPOINT))
         trainer.save_checkpoint(self._temporary)
         state, self._state = self._state, None
         if first:
-            copied = torch.cuda.current_stream().record_event() if self._pinned else None
-            self._writer.submit(partial(self._write, state, copied, self._temporary, path, ledger.copy()))
+            self._copies.write(state, ledger)
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
         """Keeps a copy: the next epoch changes the weights in place. Files of the user's callbacks are written at once."""
@@ -155,52 +139,7 @@ class Checkpoints(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         # `build_model` makes the module anew; what its `save_hyperparameters` keeps, such as the spec, needs pickle.
-        state = {key: value for key, value in checkpoint.items() if key not in _HPARAMS}
-        free = iter(self._pinned)
-        self._pinned, self._pinned_bytes = [], 0
-        self._state = apply_to_collection(state, torch.Tensor, lambda tensor: self._copy(tensor.detach(), free))
-
-    def _copy(self, tensor: torch.Tensor, free: Iterator[torch.Tensor]) -> torch.Tensor:
-        """Copies a tensor; from a GPU to pinned memory, the next `free` if it fits, in the order of its work, without waiting."""
-        if not tensor.is_cuda or self._pinned_bytes + tensor.nbytes > _PINNED_BYTES:
-            return tensor.to("cpu", copy=True)
-        pinned = next(free, None)
-        if pinned is None or (pinned.shape, pinned.dtype) != (tensor.shape, tensor.dtype):
-            pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        self._pinned.append(pinned)
-        self._pinned_bytes += tensor.nbytes
-        return pinned.copy_(tensor, non_blocking=True)
-
-    def _write(self, state: Any, copied: torch.cuda.Event | None, temporary: Path, path: Path, ledger: TrainingLedger) -> None:
-        if copied:
-            copied.synchronize()
-        if state is not None:
-            # Lightning writes to memory first, which keeps the next epoch waiting for Python's lock.
-            with temporary.open("wb") as file:
-                torch.save(state, file)
-            if not self._loadable:  # now, not when a killed training resumes
-                _check_loadable(temporary)
-                self._loadable = True
-        os.replace(temporary, path)
-        ledger.save()
-
-
-def _check_loadable(checkpoint: Path) -> None:
-    """Raises UserError for state that PyTorch's safe loader refuses."""
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        kind = re.search(r"GLOBAL (\S+)", str(error))
-        raise UserError(
-            f"trainer.model: the state of its optimizer, callbacks or module holds {kind[1] if kind else 'an object'}, which a "
-            "resumed training would refuse to load; keep tensors, numbers, texts, lists and dicts in it"
-        ) from error
-
-
-def load(model: nn.Module, checkpoint: Path, prefix: str) -> None:
-    """Loads the weights whose names begin with `prefix`."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self._state = self._copies.copy({key: value for key, value in checkpoint.items() if key not in _HPARAMS})
 
 
 class Unprofiled(PassThroughProfiler):

@@ -1,22 +1,25 @@
-"""The task's metrics in PyTorch, computed by torchmetrics under the names that every trainer reports."""
+"""The task's metrics in PyTorch, under the names that every trainer reports; their formulas are torchmetrics'."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torchmetrics
 from torch import nn
 
 from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, RANKING, REGRESSION, TASKS
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.ledger import as_number
+from switchyard.components.training.model_spec import ModelSpec
 
 # Updates are flushed at whichever limit is reached first; outputs of many classes are large.
 _STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
 # Predictions that wait for the end of the epoch: to select the rows of a weight above 0 waits for a GPU.
 _VALUES_SELECTED_AT_ONCE = 1 << 24
+# Of the ROC curve, as in Keras.
+_THRESHOLDS = 200
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -25,73 +28,100 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class _Auroc(torchmetrics.classification.BinaryAUROC):
-    """The area under the ROC curve at fixed thresholds, by a binary search per row.
+@dataclass(frozen=True)
+class _Metric:
+    """A metric made of sums over rows.
 
-    torchmetrics compares each row with each threshold, and its count waits for a GPU.
+    Attributes:
+        sums: maps predictions, labels and any weights of rows to a tensor of sums.
+        value: maps the sums of all rows to the metric, shape ().
+        empty: the sums of no rows, on the CPU.
     """
 
-    def update(self, preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> None:
-        """Adds probabilities, shape (B,), labels of 0 and 1, shape (B,), and any weights, shape (B,)."""
-        self.confmat: torch.Tensor = self.confmat + _confusion(preds, target, weights, cast(torch.Tensor, self.thresholds))
+    sums: Callable[..., torch.Tensor]
+    value: Callable[[torch.Tensor], torch.Tensor]
+    empty: torch.Tensor
 
 
-class _MultilabelAuroc(torchmetrics.classification.MultilabelAUROC):
-    """The mean of the labels' areas under the ROC curve, counted as in `_Auroc`."""
-
-    def update(self, preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> None:
-        """Adds probabilities, shape (B, labels), labels of 0 and 1, shape (B, labels), and any weights, shape (B,)."""
-        thresholds = cast(torch.Tensor, self.thresholds)
-        each = [_confusion(preds[:, i], target[:, i], weights, thresholds) for i in range(preds.shape[1])]
-        self.confmat: torch.Tensor = self.confmat + torch.stack(each, dim=1)
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of the values and their number, (2,)."""
+    total = values.sum()
+    return torch.stack([total, total.new_full((), values.numel())])
 
 
-def _confusion(preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None, thresholds: torch.Tensor) -> torch.Tensor:
-    """Returns the rows, or the sum of their weights, by threshold, label and whether they reach it, (thresholds, 2, 2)."""
-    reached = torch.bucketize(preds.contiguous(), thresholds, right=True)  # number of thresholds at or below the probability
-    each = torch.ones_like(reached) if weights is None else weights.to(torch.float64)
-    counts = torch.zeros(2 * (len(thresholds) + 1), dtype=each.dtype, device=preds.device)
-    counts.index_add_(0, reached + target * (len(thresholds) + 1), each)
-    counts = counts.view(2, -1)
-    above = counts.flip(1).cumsum(1).flip(1)[:, 1:]  # label x threshold: rows that reach it
-    below = counts.sum(1, keepdim=True) - above
-    return torch.stack([below, above], dim=-1).transpose(0, 1)
+def _ratio(sums: torch.Tensor) -> torch.Tensor:
+    return sums[0] / sums[1]
 
 
-class _WeightedMean(torchmetrics.Metric):
-    """The weighted accuracy of a classification, or the weighted mean absolute error of quantities.
+def _right(predicted: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns whether predictions are right, by label: probabilities (B, classes) of indices (B,), or as many as 0 and 1."""
+    if predicted.ndim > labels.ndim:
+        return predicted.argmax(dim=1) == labels
+    return (predicted > 0.5) == labels.bool()
 
-    torchmetrics' MeanMetric, which looks for NaN in each update, waits for a GPU.
+
+def _accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return _mean(_right(predicted, labels))
+
+
+def _distance(predicted: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return _mean((predicted - labels).abs())
+
+
+def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of the rows' values, weighted, and that of their weights, (2,); a row's value is its labels' mean."""
+    of_rows = values.float().mean(dim=1) if values.ndim > 1 else values.float()
+    return torch.stack([(of_rows * weights).sum(), weights.sum()])
+
+
+def _weighted_accuracy(predicted: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return _weighted(_right(predicted, labels), weights)
+
+
+def _weighted_distance(predicted: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return _weighted((predicted - labels).abs(), weights)
+
+
+def roc_counts(predicted: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Returns the rows, or the sum of their weights, by label and by how many thresholds they reach, (labels, 2, thresholds + 1).
+
+    A binary search per row: to compare each row with each threshold is slower, and `torch.bincount` waits for a GPU.
     """
+    thresholds = torch.linspace(0, 1, _THRESHOLDS, device=predicted.device)
+    counts = []
+    for scores, labels_of in zip(predicted.T, labels.T, strict=True) if predicted.ndim > 1 else [(predicted, labels)]:
+        reached = torch.bucketize(scores.contiguous(), thresholds, right=True)
+        each = torch.ones_like(reached) if weights is None else weights.to(torch.float64)
+        counted = torch.zeros(2 * (_THRESHOLDS + 1), dtype=each.dtype, device=predicted.device)
+        counts.append(counted.index_add_(0, reached + labels_of * (_THRESHOLDS + 1), each).view(2, -1))
+    return torch.stack(counts)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
 
-    def update(self, preds: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> None:
-        """Adds predictions, labels and weights (B,).
+def roc_area(counts: torch.Tensor) -> torch.Tensor:
+    """Returns the mean of the labels' areas under the ROC curve, by the trapezoidal rule; that of one class only is 0."""
+    above = counts.flip(2).cumsum(2)[..., :_THRESHOLDS]  # from the highest threshold on: rows that reach it
+    total = counts.sum(2, keepdim=True)
+    rates = torch.where(total > 0, above / total, 0.0)
+    return torch.trapezoid(rates[:, 1], rates[:, 0], dim=1).mean()
 
-        Probabilities are (B, classes) of class indices (B,), or (B,) of 0 and 1, or (B, labels) of as many; values are (B,) or
-        (B, labels), like their labels.
-        """
-        if target.is_floating_point():
-            values = (preds - target).abs()
-        elif preds.ndim > target.ndim:
-            values = (preds.argmax(dim=1) == target).float()
-        else:
-            values = ((preds > 0.5).long() == target).float()
-        of_rows = values.mean(dim=1) if values.ndim > 1 else values
-        self.total: torch.Tensor = self.total + (of_rows * weights).sum()
-        self.weight: torch.Tensor = self.weight + weights.sum()
 
-    def compute(self) -> torch.Tensor:
-        """Returns the mean, shape ()."""
-        return self.total / self.weight
+def _metrics(spec: ModelSpec, *, weighted: bool) -> dict[str, _Metric]:
+    """Returns the task's metrics by name, without the loss."""
+    real, whole = torch.zeros(2), torch.zeros(2, dtype=torch.int64)
+    accuracy = _Metric(_weighted_accuracy, _ratio, real) if weighted else _Metric(_accuracy, _ratio, whole)
+    if spec.task == MULTICLASS:
+        return {"accuracy": accuracy}
+    if spec.task in (BINARY, MULTILABEL):
+        labels = spec.outputs if spec.task == MULTILABEL else 1
+        counts = torch.zeros(labels, 2, _THRESHOLDS + 1, dtype=torch.float64 if weighted else torch.int64)
+        return {"accuracy": accuracy, "auc": _Metric(roc_counts, roc_area, counts)}
+    if spec.task in (REGRESSION, MULTIOUTPUT):
+        return {"mae": _Metric(_weighted_distance if weighted else _distance, _ratio, real)}
+    return {}
 
 
 class Metrics(nn.Module):
-    """The task's metrics of one split. Updates are buffered: one torchmetrics call costs as much as a step of a small model."""
+    """The task's metrics of one split. Updates are buffered: one costs as much as a step of a small model."""
 
     def __init__(self, request: TrainRequest, *, prefix: str) -> None:
         super().__init__()
@@ -100,32 +130,12 @@ class Metrics(nn.Module):
         self._values = 0
         self._unselected: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._unselected_values = 0
-        weighted = request.train.weighted
-        metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
-        if spec.task == BINARY:
-            metrics[f"{prefix}accuracy"] = (
-                _WeightedMean() if weighted else torchmetrics.classification.BinaryAccuracy(validate_args=False)
-            )
-            metrics[f"{prefix}auc"] = _Auroc(thresholds=200, validate_args=False)
-        elif spec.task == MULTICLASS:
-            metrics[f"{prefix}accuracy"] = (
-                _WeightedMean()
-                if weighted
-                else torchmetrics.classification.MulticlassAccuracy(spec.outputs, average="micro", validate_args=False)
-            )
-        elif spec.task == MULTILABEL:
-            metrics[f"{prefix}accuracy"] = (
-                _WeightedMean() if weighted else torchmetrics.classification.BinaryAccuracy(validate_args=False)
-            )
-            metrics[f"{prefix}auc"] = _MultilabelAuroc(spec.outputs, thresholds=200, validate_args=False)
-        elif spec.task in (REGRESSION, MULTIOUTPUT):
-            metrics[f"{prefix}mae"] = _WeightedMean() if weighted else torchmetrics.MeanAbsoluteError()
-        self._loss = f"{prefix}loss"
-        own = request.hooks.metrics(spec, torchmetrics.Metric)
-        self._own = {f"{prefix}{name}" for name in own}
-        self.metrics = {**metrics, **{f"{prefix}{name}": metric for name, metric in own.items()}}
+        self._prefix = prefix
+        self._metrics = {"loss": _Metric(_mean, _ratio, torch.zeros(2)), **_metrics(spec, weighted=request.train.weighted)}
+        self._sums: dict[str, torch.Tensor] = {}
+        self._own = _own(request)
         # No ModuleDict, which refuses names of its own methods: a metric of the user's may be called `type`.
-        self._moved = nn.ModuleList(self.metrics.values())
+        self._moved = nn.ModuleList(self._own.values())
 
     def add(self, losses: torch.Tensor, output: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> None:
         """Adds one batch.
@@ -141,16 +151,24 @@ class Metrics(nn.Module):
         if len(self._waiting) == _STEPS_COUNTED_AT_ONCE or self._values >= _VALUES_COUNTED_AT_ONCE:
             self._count()
 
-    def result(self) -> dict[str, float]:
-        """Returns the metrics of all batches since the last call, and resets them."""
+    def result(self, device: torch.device | str = "cpu") -> dict[str, float]:
+        """Returns the metrics of all batches of all workers since the last call, and resets them. Collective call.
+
+        Args:
+            device: where this worker's batches are, of which it may have had none.
+        """
         if self._waiting:
             self._count()
         if self._unselected:
             self._select()
-        found = {name: as_number(name, cast(Any, metric).compute()) for name, metric in self.metrics.items()}
-        for metric in self.metrics.values():
-            cast(Any, metric).reset()
-        return found
+        sums, self._sums = self._sums, {}
+        values = [metric.value(_of_all(sums.get(name), metric.empty, device)) for name, metric in self._metrics.items()]
+        # The device is read once.
+        found = dict(zip(self._metrics, torch.stack(values).tolist(), strict=True))
+        for name, own in self._own.items():
+            found[name] = as_number(f"{self._prefix}{name}", own.compute())
+            own.reset()
+        return {f"{self._prefix}{name}": value for name, value in found.items()}
 
     def _count(self) -> None:
         losses, output, label, *weights = (torch.cat(each) for each in zip(*self._waiting, strict=True))
@@ -167,14 +185,11 @@ class Metrics(nn.Module):
             self._unselected_values += predicted.numel()
             if self._unselected_values >= _VALUES_SELECTED_AT_ONCE:
                 self._select()
-        for name, metric in self.metrics.items():
-            if name == self._loss:
-                # Per row: torchmetrics 1.9 ignores the weights of a mean with nan_strategy="disable".
-                cast(Any, metric).update(losses)
-            elif name not in self._own:
-                cast(Any, metric).update(predicted, label, *weights)
-            elif not weights:
-                cast(Any, metric).update(predicted, label)
+        for name, metric in self._metrics.items():
+            sums = metric.sums(losses) if name == "loss" else metric.sums(predicted, label, *weights)
+            self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+        for own in () if weights else self._own.values():
+            own.update(predicted, label)
 
     def _select(self) -> None:
         """Updates the user's metrics with the rows of a weight above 0."""
@@ -182,8 +197,26 @@ class Metrics(nn.Module):
         self._unselected, self._unselected_values = [], 0
         rows = counted.nonzero()[:, 0]
         if len(rows):
-            for name in self._own:
-                cast(Any, self.metrics[name]).update(predicted[rows], label[rows])
+            for own in self._own.values():
+                own.update(predicted[rows], label[rows])
+
+
+def _own(request: TrainRequest) -> dict[str, Any]:
+    """Returns the user's metrics by name."""
+    if not request.hooks.build_metrics:
+        return {}
+    import torchmetrics  # takes a second
+
+    return request.hooks.metrics(request.spec, torchmetrics.Metric)
+
+
+def _of_all(sums: torch.Tensor | None, empty: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Returns the sums of all workers."""
+    own = empty.to(device) if sums is None else sums
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        own = own.clone()
+        torch.distributed.all_reduce(own)
+    return own
 
 
 def activated(output: torch.Tensor, request: TrainRequest) -> torch.Tensor:

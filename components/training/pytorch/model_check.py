@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import lightning.pytorch as lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 from torch import nn
 
 from switchyard.components.errors import UserError
@@ -47,7 +47,7 @@ _STEPS = ("training_step", "validation_step", "configure_optimizers", "configure
 
 def trains_itself(model: nn.Module) -> bool:
     """Returns whether the model is a LightningModule with a training step of its own."""
-    return isinstance(model, lightning.LightningModule) and "training_step" in _own_training(model)
+    return _is_lightning(model) and "training_step" in _own_training(model)
 
 
 def check_training(model: nn.Module, request: TrainRequest) -> None:
@@ -72,8 +72,10 @@ def check_training(model: nn.Module, request: TrainRequest) -> None:
     )
 
 
-def refuse_averages(callbacks: Sequence[Callback]) -> None:
-    """Raises UserError for a callback whose averages of weights replace the weights after the last epoch only."""
+def refuse_averages(callbacks: Sequence[Any]) -> None:
+    """Raises UserError for a callback of Lightning's whose averages of weights replace the weights after the last epoch only."""
+    from lightning.pytorch.callbacks import StochasticWeightAveraging  # Lightning takes seconds to import
+
     if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
         raise UserError(
             "trainer.callbacks: StochasticWeightAveraging replaces the weights after the last epoch, and the best epoch's are "
@@ -107,14 +109,26 @@ def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 def _own_training(model: nn.Module) -> list[str]:
     """Returns the Lightning hooks that the module overrides."""
-    ours = lightning.LightningModule
-    names = _hooks() if isinstance(model, ours) else _STEPS
-    return sorted(n for n in names if hasattr(type(model), n) and getattr(type(model), n) is not getattr(ours, n, None))
+    if not _is_lightning(model):
+        return sorted(name for name in _STEPS if hasattr(type(model), name))
+    ours = _lightning().LightningModule
+    return sorted(n for n in _hooks() if hasattr(type(model), n) and getattr(type(model), n) is not getattr(ours, n, None))
+
+
+def _is_lightning(model: nn.Module) -> bool:
+    # Its class is Lightning's only if the user's code has imported Lightning, which takes seconds.
+    return "lightning.pytorch" in sys.modules and isinstance(model, _lightning().LightningModule)
+
+
+def _lightning() -> Any:
+    import lightning.pytorch as lightning
+
+    return lightning
 
 
 def _hooks() -> list[str]:
     """Returns the public methods of LightningModule that nn.Module does not have."""
-    classes = [c for c in lightning.LightningModule.__mro__ if c.__module__.startswith("lightning.")]
+    classes = [c for c in _lightning().LightningModule.__mro__ if c.__module__.startswith("lightning.")]
     public = {name for c in classes for name, value in vars(c).items() if callable(value) and not name.startswith("_")}
     return sorted(name for name in public if not hasattr(nn.Module, name))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,18 +11,8 @@ from lightning.pytorch.accelerators import XLAAccelerator
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 
-from switchyard.components.process import variables
 from switchyard.components.training.contract import TrainRequest
-
-
-def tpus() -> int:
-    """Returns the number of local TPUs. With `SWITCHYARD_TRY_XLA_ON_CPU=1` PyTorch/XLA's CPU device counts as one."""
-    if "torch_xla" not in sys.modules or sys.modules["torch_xla"] is None:
-        return 0
-    if xla_on_cpu():
-        return 1
-    _allow_metadata()
-    return XLAAccelerator.auto_device_count() if XLAAccelerator.is_available() else 0
+from switchyard.components.training.pytorch.devices import allow_metadata, xla_on_cpu
 
 
 def placement(request: TrainRequest) -> dict[str, Any]:
@@ -31,7 +20,7 @@ def placement(request: TrainRequest) -> dict[str, Any]:
 
     With several workers these follow the launcher's environment variables.
     """
-    _allow_metadata()  # Lightning looks for TPUs whatever the kind
+    allow_metadata()  # Lightning looks for TPUs whatever the kind
     kind = request.accelerator.kind
     accelerator = {"gpu": "cuda", "tpu": _CpuAsTpu() if xla_on_cpu() else "tpu"}.get(kind, kind)
     if request.shard.count == 1:
@@ -47,19 +36,6 @@ def placement(request: TrainRequest) -> dict[str, Any]:
         # As on one device, parts of the model may be unused in a step. PyTorch logs a warning if none is.
         strategy = DDPStrategy(process_group_backend="nccl" if kind == "gpu" else "gloo", find_unused_parameters=True)
     return {"accelerator": accelerator, "strategy": strategy, "devices": here, "num_nodes": nodes}
-
-
-def xla_on_cpu() -> bool:
-    """Returns whether PyTorch/XLA runs on its CPU device."""
-    # PJRT_DEVICE=CPU is not a sign of intent: torch_xla sets it by itself if it finds no TPU.
-    return bool(os.environ.get(variables.TRY_XLA_ON_CPU))
-
-
-def _allow_metadata() -> None:
-    # JAX, which TensorFlow imports, sets the variable where it finds no TPU, and a stage's environment becomes that of its
-    # trainings. PyTorch/XLA then requires the other variable instead of reporting that there is no TPU.
-    if "TPU_ACCELERATOR_TYPE" not in os.environ:
-        os.environ.pop("TPU_SKIP_MDS_QUERY", None)
 
 
 class _CpuAsTpu(XLAAccelerator):

@@ -13,7 +13,7 @@ from torch import nn
 from switchyard.components.errors import UserError
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.matching import Model, fill, frozen
-from switchyard.components.training.pytorch.module import BATCH_NORM
+from switchyard.components.training.pytorch.steps import BATCH_NORM
 from switchyard.components.training.start import Start
 
 

@@ -1,4 +1,4 @@
-"""The PyTorch trainer, based on Lightning. Mirrors `tensorflow/trainer.py`: same names, same order."""
+"""The PyTorch trainer. Mirrors `tensorflow/trainer.py`: same names, same order."""
 
 from __future__ import annotations
 
@@ -11,34 +11,24 @@ from pathlib import Path
 from typing import Any, cast
 
 import joblib
-import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from switchyard.components.errors import UserError
+from switchyard.components.import_order import transformers_later
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.beside import Beside
 from switchyard.components.training.contract import ALL_SETTINGS, Predictor, Report, Trainer, TrainRequest, TrainResult
 from switchyard.components.training.examples import placeholder_batch
 from switchyard.components.training.ledger import TrainingLedger
 from switchyard.components.training.model_check import explained
 from switchyard.components.training.model_spec import check_output
-from switchyard.components.training.pytorch.batches import EvalBatches, TrainBatches
+from switchyard.components.training.pytorch import loop
+from switchyard.components.training.pytorch.checkpoints import CHECKPOINT, load
 from switchyard.components.training.pytorch.default_model import default_model
-from switchyard.components.training.pytorch.epochs import CHECKPOINT, Checkpoints, Epochs, OwnEpochs, Unprofiled, load
+from switchyard.components.training.pytorch.devices import tpus, xla_on_cpu
 from switchyard.components.training.pytorch.export import export
-from switchyard.components.training.pytorch.hints import without_hints
-from switchyard.components.training.pytorch.model_check import (
-    check_logits,
-    check_loss,
-    check_training,
-    refuse_averages,
-    trains_itself,
-)
-from switchyard.components.training.pytorch.module import Module
+from switchyard.components.training.pytorch.model_check import check_logits, check_loss, check_training, trains_itself
 from switchyard.components.training.pytorch.numerics import numerics
-from switchyard.components.training.pytorch.placement import placement, tpus, xla_on_cpu
 from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor
 from switchyard.components.training.pytorch.start import begin, freeze
 from switchyard.components.user_code.loading import blamed, folder_of
@@ -74,7 +64,6 @@ class PytorchTrainer(Trainer):
 
     def fit(self, request: TrainRequest, report: Report) -> TrainResult:
         """See the base class."""
-        without_hints()
         if request.accelerator.kind == "cpu":
             # Lightning looks for GPUs by NVIDIA's library, for processes that fork; PyTorch would open it in each step.
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
@@ -83,7 +72,7 @@ class PytorchTrainer(Trainer):
 
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper, shard = request.hyperparameters, request.shard
-        lightning.seed_everything(hyper.seed, verbose=False)
+        torch.manual_seed(hyper.seed)
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
         model = self._build(request)
         if (request.build_model or request.loss.function) and not ledger.epochs and shard.first:
@@ -93,12 +82,9 @@ class PytorchTrainer(Trainer):
         freeze(model, request.freeze)
         torch.set_num_threads(threads(model, hyper.batch_size // shard.count))
         whole = trains_itself(model)
-        module = cast(lightning.LightningModule, model) if whole else Module(model, request)
         used: dict[str, Any] = {"loss": f"{type(model).__name__}.training_step"} if whole else {}
         if not ledger.finished:
-            trainer = _train(module, request, ledger, report, whole=whole)
-            if whole:
-                used |= _own_training(module, trainer)
+            used |= _train(model, request, ledger, report, whole=whole)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if shard.first:
             model = self._build(request) if request.accelerator.shard_model else model
@@ -150,79 +136,14 @@ def _for_export(model: nn.Module) -> nn.Module:
     return found.eval()
 
 
-def _train(
-    module: lightning.LightningModule, request: TrainRequest, ledger: TrainingLedger, report: Report, *, whole: bool
-) -> lightning.Trainer:
-    """Trains from the ledger's last epoch on, by Lightning's `fit`. `whole`: the user's module has a training of its own."""
-    hyper = request.hyperparameters
-    callbacks = request.hooks.callbacks(request.spec, Callback)
-    refuse_averages(callbacks)
-    # A scheduler of the user's optimizer may read the metrics, too.
-    logged = bool(callbacks or request.hooks.build_optimizer)
-    with Beside() as writer:
-        checkpoints = Checkpoints(writer)
-        kind = OwnEpochs if whole else Epochs
-        epochs = kind(ledger, report, request.shard, checkpoints, seed=hyper.seed, logged=logged)
-        trainer = _Trainer(
-            **placement(request),
-            total=hyper.total_steps(request.train.rows),
-            precision=_precision(request.accelerator, whole=whole),
-            max_epochs=hyper.epochs,
-            plugins=[checkpoints] if request.accelerator.kind != "tpu" else None,
-            callbacks=[*callbacks, epochs],
-            logger=False,
-            enable_progress_bar=False,
-            gradient_clip_val=hyper.clip_norm,
-            accumulate_grad_batches=hyper.accumulate_steps,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            profiler=Unprofiled(),
-            use_distributed_sampler=False,
-            default_root_dir=request.checkpoint_dir,
-        )
-        trainer.fit(
-            module,
-            TrainBatches(request, ledger),
-            EvalBatches(request),
-            ckpt_path=ledger.last(CHECKPOINT) if ledger.epochs else None,
-            weights_only=True,
-        )
-    return trainer
-
-
-class _Trainer(lightning.Trainer):
-    """Lightning's trainer, which does not know how many batches `TrainBatches` has: the last epoch may have fewer.
-
-    Args:
-        total: number of the training's steps, as a schedule in `configure_optimizers` needs it (`OneCycleLR`).
-        options: Lightning's.
-    """
-
-    def __init__(self, *, total: int, **options: Any) -> None:
-        super().__init__(**options)
-        self._total = total
-
-    @property
-    def estimated_stepping_batches(self) -> int:
-        """The number of steps."""
-        return self._total
-
-
-def _precision(accelerator: AcceleratorProfile, *, whole: bool) -> Any:
-    """Returns Lightning's `precision`. `Module` casts to bf16 itself; a module with steps of its own (`whole`) does not."""
-    return {"fp16": "16-mixed", "bf16": "bf16-mixed" if whole else "32-true"}.get(accelerator.precision, "32-true")
-
-
-def _own_training(module: lightning.LightningModule, trainer: lightning.Trainer) -> dict[str, Any]:
-    """Returns what a LightningModule trained with, by the names of hyperparameters; releases it from its trainer."""
-    optimizers = trainer.optimizers
-    used: dict[str, Any] = {"optimizer": ", ".join(type(optimizer).__name__ for optimizer in optimizers)}
-    if schedulers := [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]:
-        used["schedule"] = ", ".join(schedulers)
-    elif optimizers and (rate := optimizers[0].param_groups[0].get("lr")) is not None:
-        used["learning_rate"] = float(rate)
-    module.trainer = None
-    return used
+def _train(model: nn.Module, request: TrainRequest, ledger: TrainingLedger, report: Report, *, whole: bool) -> dict[str, Any]:
+    """Trains from the ledger's last epoch on; returns what a model with a training of its own (`whole`) trained with."""
+    if loop.suits(request, whole=whole):
+        loop.train(model, request, ledger, report)
+        return {}
+    with transformers_later():
+        from switchyard.components.training.pytorch import lightning_loop  # Lightning takes seconds to import
+    return lightning_loop.train(model, request, ledger, report, whole=whole)
 
 
 def threads(model: nn.Module, batch_size: int) -> int:
