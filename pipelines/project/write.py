@@ -69,7 +69,7 @@ def write_project(
         template: `tabular`, `text` or `image`; None for the one that fits the data, or `tabular`.
         overrides: texts `KEY=VALUE` with keys of `data`.
         folder: folder to write to, which is created.
-        tell: receives what was read from a folder of pictures.
+        tell: receives what was read from a folder of pictures, and what an existing `.gitignore` lacks.
 
     Raises:
         UserError: a file exists, the data cannot be read, no label is obvious, or the template does not fit.
@@ -79,7 +79,7 @@ def write_project(
         raise ArgumentError("label" if label else "overrides", "describes DATA, and none is given; give them, or leave it out")
     with _written_or_removed(folder) as new:
         sample = None if data else new(FILES[template or TABULAR])
-        _check_free(folder, [PIPELINE, ".gitignore", *_OF_TEMPLATE[template or TABULAR]])
+        _check_free(folder, [PIPELINE, *_OF_TEMPLATE[template or TABULAR]])
         if sample:
             write_sample(template or TABULAR, sample)
             data, label = [str(sample)], LABELS[template or TABULAR]
@@ -89,7 +89,11 @@ def write_project(
         new(PIPELINE).write_text(_yaml(found, folder), "utf-8")
         for name in _OF_TEMPLATE[found.template]:
             new(name).write_text((Path(__file__).parent / "templates" / found.template / name).read_text("utf-8"), "utf-8")
-        new(".gitignore").write_text(_GITIGNORE, "utf-8")
+        ignored = folder / ".gitignore"
+        if not ignored.is_file():
+            new(ignored.name).write_text(_GITIGNORE, "utf-8")
+        elif missing := _missing(ignored.read_text("utf-8", errors="replace")):
+            tell(f"{ignored}: exists and is kept; add what a run writes to it: {in_a_line(missing)}")
         with tempfile.TemporaryDirectory(prefix="switchyard-init-") as store:
             check_inputs(load_config(folder / PIPELINE), Path(store))
         return Project(folder, [path.name for path in new.files], found)
@@ -131,6 +135,11 @@ def _check_free(folder: Path, names: Sequence[str]) -> None:
             f"{folder}: {in_a_line(taken)} would be overwritten; give a new folder by --output, or move "
             f"{'it' if len(taken) == 1 else 'them'} away"
         )
+
+
+def _missing(ignored: str) -> list[str]:
+    """Returns the patterns that a `.gitignore` lacks."""
+    return [line for line in _GITIGNORE.splitlines()[1:] if line not in map(str.strip, ignored.splitlines())]
 
 
 def _yaml(found: Look, folder: Path) -> str:

@@ -192,13 +192,21 @@ def test_what_cannot_be_written_is_refused_in_one_sentence_and_leaves_nothing(ar
 
 def test_files_that_exist_are_named_and_stay(command, place):
     (place / "torch_model.py").write_text("mine")
-    (place / ".gitignore").symlink_to("nowhere")
+    (place / "keras_model.py").symlink_to("nowhere")
     for arguments in (["d.csv"], ["--template", "tabular"], ["--template", "text"]):
         done = command("init", *arguments)
         assert (done.exit_code, done.stdout) == (2, "")
-        assert ".gitignore, torch_model.py would be overwritten; give a new folder by --output, or move them away" in done.stderr
-        assert sorted(p.name for p in place.iterdir()) == [".gitignore", "d.csv", "torch_model.py"]
+        assert "keras_model.py, torch_model.py would be overwritten; give a new folder by --output, or move them away" in done.stderr
+        assert sorted(p.name for p in place.iterdir()) == ["d.csv", "keras_model.py", "torch_model.py"]
     assert (place / "torch_model.py").read_text() == "mine"
+
+
+def test_a_gitignore_that_exists_is_kept_and_what_it_lacks_is_named(command, place):
+    (place / ".gitignore").write_text(".venv/\n__pycache__/\n")
+    done = command("init", "d.csv")
+    assert done.exit_code == 0
+    assert (place / ".gitignore").read_text() == ".venv/\n__pycache__/\n"
+    assert "add what a run writes to it: .switchyard/, *.kfp.yaml, .pytest_cache/" in done.stderr
 
 
 def test_the_command_lists_the_files_and_what_comes_next(command, place):
