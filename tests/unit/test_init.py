@@ -196,7 +196,9 @@ def test_files_that_exist_are_named_and_stay(command, place):
     for arguments in (["d.csv"], ["--template", "tabular"], ["--template", "text"]):
         done = command("init", *arguments)
         assert (done.exit_code, done.stdout) == (2, "")
-        assert "keras_model.py, torch_model.py would be overwritten; give a new folder by --output, or move them away" in done.stderr
+        assert (
+            "keras_model.py, torch_model.py would be overwritten; give a new folder by --output, or move them away" in done.stderr
+        )
         assert sorted(p.name for p in place.iterdir()) == ["d.csv", "keras_model.py", "torch_model.py"]
     assert (place / "torch_model.py").read_text() == "mine"
 
