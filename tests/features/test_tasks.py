@@ -168,10 +168,10 @@ def test_listed_classes_are_trained_as_columns_of_0_and_1_are(listed, warm):
     assert done.code == 0, done.stderr
     predicted = [f"{kind}_{label}" for kind in ("prediction", "probability") for label in classes]
     assert list(pd.read_csv(tmp_path / "out.csv").columns)[-6:] == predicted
-    again = warm.run(
-        tmp_path / "listed.yaml", tmp_path / "w", "--trainer", "pytorch", *SMALL, "--set", "trainer.hyperparameters.seed=3"
-    ).json
-    versions = of_lists["model_version"], again["model_version"]
+    other = ["--trainer", "pytorch", *SMALL, "--set", "trainer.hyperparameters.seed=3"]
+    again = warm("run", tmp_path / "listed.yaml", "--workspace", tmp_path / "w", "--json", *other)
+    assert again.code in (0, 4), "a version, which may be too little better than the champion"
+    versions = of_lists["model_version"], again.json["model_version"]
     compared = warm("models", "compare", "listed", *versions, "--data", test, "--json", "--workspace", tmp_path / "w")
     assert compared.code == 0, compared.stderr
     measured = json.loads(compared.stdout)["metrics"][versions[0]]
