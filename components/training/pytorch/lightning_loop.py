@@ -21,7 +21,9 @@ from switchyard.components.training.pytorch.module import Module
 from switchyard.components.training.pytorch.placement import placement
 
 
-def train(model: nn.Module, request: TrainRequest, ledger: TrainingLedger, report: Report, *, whole: bool) -> dict[str, Any]:
+def train(
+    model: nn.Module, request: TrainRequest, ledger: TrainingLedger, report: Report, writer: Beside, *, whole: bool
+) -> dict[str, Any]:
     """Trains from the ledger's last epoch on, by Lightning's `fit`.
 
     Args:
@@ -29,6 +31,7 @@ def train(model: nn.Module, request: TrainRequest, ledger: TrainingLedger, repor
         request: the training.
         ledger: its ledger.
         report: see `Trainer.train`.
+        writer: writes the checkpoints.
         whole: whether the model is a LightningModule with a training of its own.
 
     Returns:
@@ -41,34 +44,33 @@ def train(model: nn.Module, request: TrainRequest, ledger: TrainingLedger, repor
     refuse_averages(callbacks)
     # A scheduler of the user's optimizer may read the metrics, too.
     logged = bool(callbacks or request.hooks.build_optimizer)
-    with Beside() as writer:
-        checkpoints = Checkpoints(writer)
-        kind = OwnEpochs if whole else Epochs
-        epochs = kind(ledger, report, request.shard, checkpoints, seed=hyper.seed, logged=logged)
-        trainer = _Trainer(
-            **placement(request),
-            total=hyper.total_steps(request.train.rows),
-            precision=_precision(request.accelerator, whole=whole),
-            max_epochs=hyper.epochs,
-            plugins=[checkpoints] if request.accelerator.kind != "tpu" else None,
-            callbacks=[*callbacks, epochs],
-            logger=False,
-            enable_progress_bar=False,
-            gradient_clip_val=hyper.clip_norm,
-            accumulate_grad_batches=hyper.accumulate_steps,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            profiler=Unprofiled(),
-            use_distributed_sampler=False,
-            default_root_dir=request.checkpoint_dir,
-        )
-        trainer.fit(
-            module,
-            TrainBatches(request, ledger),
-            EvalBatches(request),
-            ckpt_path=ledger.last(CHECKPOINT) if ledger.epochs else None,
-            weights_only=True,
-        )
+    checkpoints = Checkpoints(writer)
+    kind = OwnEpochs if whole else Epochs
+    epochs = kind(ledger, report, request.shard, checkpoints, seed=hyper.seed, logged=logged)
+    trainer = _Trainer(
+        **placement(request),
+        total=hyper.total_steps(request.train.rows),
+        precision=_precision(request.accelerator, whole=whole),
+        max_epochs=hyper.epochs,
+        plugins=[checkpoints] if request.accelerator.kind != "tpu" else None,
+        callbacks=[*callbacks, epochs],
+        logger=False,
+        enable_progress_bar=False,
+        gradient_clip_val=hyper.clip_norm,
+        accumulate_grad_batches=hyper.accumulate_steps,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        profiler=Unprofiled(),
+        use_distributed_sampler=False,
+        default_root_dir=request.checkpoint_dir,
+    )
+    trainer.fit(
+        module,
+        TrainBatches(request, ledger),
+        EvalBatches(request),
+        ckpt_path=ledger.last(CHECKPOINT) if ledger.epochs else None,
+        weights_only=True,
+    )
     return _own_training(module, trainer) if whole else {}
 
 

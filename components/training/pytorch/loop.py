@@ -32,10 +32,9 @@ def suits(request: TrainRequest, *, whole: bool) -> bool:
     return not own and request.shard.count == 1 and accelerator.kind != "tpu" and accelerator.precision != "fp16"
 
 
-def train(model: nn.Module, request: TrainRequest, ledger: TrainingLedger, report: Report) -> None:
-    """Trains from the ledger's last epoch on."""
-    with Beside() as writer:
-        _Loop(model, request, ledger).run(report, Copies(writer))
+def train(model: nn.Module, request: TrainRequest, ledger: TrainingLedger, report: Report, writer: Beside) -> None:
+    """Trains from the ledger's last epoch on; `writer` writes the checkpoints."""
+    _Loop(model, request, ledger).run(report, Copies(writer))
 
 
 class _Loop:

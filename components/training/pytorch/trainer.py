@@ -17,6 +17,7 @@ from torch import nn
 from switchyard.components.errors import UserError
 from switchyard.components.import_order import transformers_later
 from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.beside import Beside
 from switchyard.components.training.contract import ALL_SETTINGS, Predictor, Report, Trainer, TrainRequest, TrainResult
 from switchyard.components.training.examples import placeholder_batch
 from switchyard.components.training.ledger import TrainingLedger
@@ -138,12 +139,13 @@ def _for_export(model: nn.Module) -> nn.Module:
 
 def _train(model: nn.Module, request: TrainRequest, ledger: TrainingLedger, report: Report, *, whole: bool) -> dict[str, Any]:
     """Trains from the ledger's last epoch on; returns what a model with a training of its own (`whole`) trained with."""
-    if loop.suits(request, whole=whole):
-        loop.train(model, request, ledger, report)
-        return {}
-    with transformers_later():
-        from switchyard.components.training.pytorch import lightning_loop  # Lightning takes seconds to import
-    return lightning_loop.train(model, request, ledger, report, whole=whole)
+    with Beside() as writer:
+        if loop.suits(request, whole=whole):
+            loop.train(model, request, ledger, report, writer)
+            return {}
+        with transformers_later():
+            from switchyard.components.training.pytorch import lightning_loop  # Lightning takes seconds to import
+        return lightning_loop.train(model, request, ledger, report, writer, whole=whole)
 
 
 def threads(model: nn.Module, batch_size: int) -> int:

@@ -19,7 +19,7 @@ from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, 
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.hyperparameters_config import HyperparametersConfig
 from switchyard.components.training.job import TrainingJob
-from switchyard.components.training.pytorch import batches, default_model, epochs, module
+from switchyard.components.training.pytorch import batches, default_model, metrics, steps
 from switchyard.components.training.pytorch import compile as compiler
 from switchyard.components.training.pytorch.archive import MODEL_FILE
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
@@ -184,20 +184,22 @@ def test_a_deterministic_training_gives_the_same_bits_twice(trained):
 @pytest.mark.parametrize("share", [batches._SHARE, 0.0], ids=["on the device", "copied ahead"])
 def test_nothing_waits_for_the_gpu_within_an_epoch(share, precision, trained, monkeypatch):
     monkeypatch.setattr(batches, "_SHARE", share)
-    step, ended = module.Module.training_step, epochs.Epochs.on_validation_epoch_end
+    step, result, started = steps.Steps.training_loss, metrics.Metrics.result, []
 
     def strict(module, batch, index):
         assert batch[1].is_cuda
-        if module.current_epoch:  # in the first epoch the splits are copied to the GPU
+        if index == 0:
+            started.append(module)
+        if len(started) > 1:  # in the first epoch the splits are copied to the GPU
             torch.cuda.set_sync_debug_mode("error")
         return step(module, batch, index)
 
     def at_end(*given):
         torch.cuda.set_sync_debug_mode("default")
-        ended(*given)
+        return result(*given)
 
-    monkeypatch.setattr(module.Module, "training_step", strict)
-    monkeypatch.setattr(epochs.Epochs, "on_validation_epoch_end", at_end)
+    monkeypatch.setattr(steps.Steps, "training_loss", strict)
+    monkeypatch.setattr(metrics.Metrics, "result", at_end)
     try:
         trained(precision=precision, epochs=3)
     finally:
