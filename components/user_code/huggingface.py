@@ -14,7 +14,7 @@ from typing import Any
 
 from switchyard.components.errors import UserError
 from switchyard.components.text.visible import in_a_line
-from switchyard.components.user_code import huggingface_tokenizer
+from switchyard.components.user_code import huggingface_tokenizer, safetensors_files
 from switchyard.components.user_code.loading import UserCode
 from switchyard.components.user_code.store import stored
 
@@ -135,9 +135,9 @@ class _Folder:
             )
 
     def weights(self) -> list[Path]:
-        """Returns the files of the weights, with their index if they are several."""
+        """Returns the files of the weights, with their index if they are several; loads none of them."""
         if (self.path / _WEIGHTS).is_file():
-            return [self.path / _WEIGHTS]
+            return self._intact([self.path / _WEIGHTS], {})
         if not (self.path / _INDEX).is_file():
             raise self._refused(f"has no weights as safetensors: no {_WEIGHTS}. Save the model with save_pretrained")
         named = self._json(self.path / _INDEX).get("weight_map")
@@ -145,7 +145,12 @@ class _Folder:
         for name in names or [""]:
             if Path(name).name != name or not name.endswith(".safetensors") or not (self.path / name).is_file():
                 raise self._refused(f"{_INDEX} names the file {name[:100]!r}, which is not in the folder; save the model again")
-        return [self.path / _INDEX, *(self.path / name for name in names)]
+        return [self.path / _INDEX, *self._intact([self.path / name for name in names], named)]
+
+    def _intact(self, files: list[Path], places: Mapping[str, Any]) -> list[Path]:
+        if why := safetensors_files.fault(files, places, self.config):
+            raise self._refused(f"{why}. Copy the folder again, or save config and weights again together")
+        return files
 
     def tokenizer_settings(self, max_length: int | None) -> dict[str, Any]:
         """Returns what `huggingface_tokenizer` must know beside `tokenizer.json`."""

@@ -1,9 +1,12 @@
 """Model folders of Hugging Face's: what is refused before anything is loaded, and what a snapshot holds. Imports no framework."""
 
 import json
+import os
 import shutil
+import sys
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from switchyard.components.errors import UserError
 from switchyard.components.training.huggingface import CODE
@@ -15,6 +18,7 @@ from switchyard.pipelines.preflight import check_inputs
 from tests.command import EXAMPLES
 
 pytestmark = pytest.mark.core
+HEAD = "classifier.weight"
 TRANSFORMER = EXAMPLES / "reviews" / "transformer"
 
 
@@ -67,6 +71,54 @@ def test_a_folder_that_could_run_code_or_lacks_a_part_is_refused_with_the_reason
     assert not (tmp_path / "store").exists() or "pad_token" in why
 
 
+def rewritten(file, change):
+    """Saves a safetensors file again with changed weights."""
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file)
+
+
+def without(*parts):
+    def change(weights):
+        for name in [n for n in weights if any(part in n for part in parts)]:
+            del weights[name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda f: os.truncate(f, f.stat().st_size - 1), r"model\.safetensors is truncated or damaged: .+"),
+        (lambda f: os.truncate(f, 100), r"model\.safetensors is truncated or damaged: .+"),
+        (lambda f: f.write_bytes(b""), r"model\.safetensors is truncated or damaged: .+"),
+        (lambda f: f.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"), "damaged"),
+        (lambda f: rewritten(f, dict.clear), "hold no weight"),
+        (lambda f: rewritten(f, without(".layer.0.")), "the weights lack layer 0 of"),
+        (lambda f: changed(f.parent / "config.json", num_hidden_layers=7), "the weights lack layer [0-9] of 7"),
+        (
+            lambda f: changed(f.parent / "config.json", vocab_size=5),
+            r"word_embeddings\.weight has the shape .* a vocab_size of 5",
+        ),
+        (lambda f: changed(f.parent / "config.json", hidden_size=64), r"has the shape \(78, 32\), and .* a hidden_size of 64"),
+    ],
+)
+def test_damaged_weights_are_refused_before_the_run_by_their_headers(spoil, why, folder, tmp_path):
+    spoil(folder / "model.safetensors")
+    before = set(sys.modules)
+    with pytest.raises(UserError, match=rf"^trainer\.model\.huggingface: {folder}: .*{why}.*\. Copy the folder again"):
+        snapshots(folder, tmp_path / "store")
+    assert not {"torch", "transformers"} & (set(sys.modules) - before)
+
+
+def test_weights_that_an_index_misplaces_are_refused(folder, tmp_path):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    places = {HEAD: "model-00001-of-00001.safetensors", "no.such.weight": "model-00001-of-00001.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(UserError, match=r"lacks 1 weights that the index says are in it, such as no\.such\.weight"):
+        snapshots(folder, tmp_path / "store")
+
+
 def test_attention_of_a_hub_is_refused(folder, tmp_path):
     changed(folder / "config.json", attn_implementation="kernels-community/flash-attn2")
     with pytest.raises(UserError, match=r"has an attn_implementation of a hub, .* which is code and is not run"):
@@ -77,7 +129,7 @@ def test_attention_of_a_hub_is_refused(folder, tmp_path):
 def test_an_index_of_weights_names_files_of_the_folder(name, folder, tmp_path):
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}))
+    index.write_text(json.dumps({"weight_map": {HEAD: "model-00001-of-00001.safetensors"}}))
     model, _ = snapshots(folder, tmp_path / "store")
     assert (tmp_path / "store" / model.path).with_name("model-00001-of-00001.safetensors").exists()
     index.write_text(json.dumps({"weight_map": {"a": name}}))
@@ -102,8 +154,9 @@ def test_a_snapshot_holds_what_is_loaded_and_nothing_else(folder, tmp_path):
 
 def test_other_weights_train_again_and_do_not_tokenize_again(folder, tmp_path):
     model, tokenizer = snapshots(folder, tmp_path / "store")
-    with (folder / "model.safetensors").open("ab") as file:
-        file.write(b" ")
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x01")
     assert snapshots(folder, tmp_path / "store")[1] == tokenizer
     assert snapshots(folder, tmp_path / "store")[0] != model
     assert snapshots(folder, tmp_path / "store", max_length=16)[1] != tokenizer
