@@ -13,7 +13,7 @@ from switchyard.pipelines.project import PIPELINE, TEMPLATES
 
 @click.command("init")
 @click.argument("data", nargs=-1, metavar="[DATA]...")
-@click.option("--label", metavar="COLUMN", help="The column to predict, or what the classes of pictures are called.")
+@click.option("--label", metavar="COLUMN", help="The column to predict, or what the classes of pictures or texts are called.")
 @click.option(
     "--template",
     type=click.Choice(TEMPLATES),
@@ -38,7 +38,7 @@ from switchyard.pipelines.project import PIPELINE, TEMPLATES
 def command(data: tuple[str, ...], label: str | None, template: str | None, overrides: tuple[str, ...], output: Path) -> None:
     """Write a project that runs as it stands: pipeline.yaml, models for both frameworks, a test, .gitignore.
 
-    DATA is what `run --data` reads: files, folders, globs or URIs, or a folder with one of pictures per class. Its first rows
+    DATA is what `run --data` reads: files, folders, globs or URIs, or a folder with one of pictures, or texts, per class. Its first rows
     decide what the YAML says, with the reasons. Without DATA, a file of invented rows is written, too.
 
     \b

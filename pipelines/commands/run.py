@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     "--data",
     metavar="PATH",
     multiple=True,
-    help="Without a YAML: file, folder, glob or URI of the data; may be repeated. A folder of pictures has a folder per class.",
+    help="Without a YAML: file, folder, glob or URI of the data; may be repeated. A folder of pictures or texts (.txt) has a folder per class.",
 )
 @click.option(
-    "--label", metavar="COLUMN", help="Without a YAML: the column to predict, or what the classes of pictures are called."
+    "--label",
+    metavar="COLUMN",
+    help="Without a YAML: the column to predict, or what the classes of pictures or texts are called.",
 )
 @click.option(
     "--runner",
@@ -115,8 +117,8 @@ def _pipeline(pipeline: Path | None, data: tuple[str, ...], label: str | None, w
         raise UserError(
             "give a pipeline.yaml, which `switchyard init` writes, or both --data PATH and --label COLUMN (switchyard run --help)"
         )
-    pictures = class_folders(data, label, partial(in_workspace, workspace), lambda text: click.echo(text, err=True))
-    return pictures or {"data": {"path": list(data)}, "label": label}
+    folders = class_folders(data, label, partial(in_workspace, workspace), lambda text: click.echo(text, err=True))
+    return folders or {"data": {"path": list(data)}, "label": label}
 
 
 def _console(file: TextIO) -> Console:

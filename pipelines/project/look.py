@@ -24,7 +24,7 @@ from switchyard.components.tasks import CUSTOM, TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.values.cells import is_list
 from switchyard.components.values.images import fault
-from switchyard.pipelines.api.class_folders import class_folders, header, suitable_shape
+from switchyard.pipelines.api.class_folders import TEXT_COLUMN, class_folders, header, suitable_shape
 from switchyard.pipelines.api.pipeline_argument import named
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -88,19 +88,19 @@ def look(
     """Reads the first rows of the data.
 
     Args:
-        data: files, folders, globs and URIs; or a folder that holds one of pictures for each class.
+        data: files, folders, globs and URIs; or a folder that holds one of pictures, or of texts, for each class.
         label: the column to predict; None for one with an obvious name.
         template: name of a template; None for the one that fits.
         overrides: texts `KEY=VALUE` with keys of `data`.
         place: see `class_folders`.
-        tell: receives what was read from a folder of pictures.
+        tell: receives what was read from a folder of pictures or texts.
 
     Raises:
         UserError: the data cannot be read, no label is obvious, or the template does not fit.
     """
     _check_overrides(overrides)
-    pictures = class_folders(data, label or "class", place, tell)
-    begun = _of_table(data, label, template, overrides) if pictures is None else _of_pictures(pictures, template)
+    folders = class_folders(data, label or "class", place, tell)
+    begun = _of_table(data, label, template, overrides) if folders is None else _of_folders(folders, template)
     config = _config(begun.document, overrides)
     found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
     by_option = label is not None
@@ -113,7 +113,7 @@ def look(
         columns={n: _described(n, t, found, config, texts) for n, t in found.types.items() if n != label},
         rows=f"the first {found.rows:,} rows" if found.is_partial else f"its {found.rows:,} rows",
         label=label,
-        label_by="the folder of each picture" if pictures else "named by --label" if by_option else "found by its name",
+        label_by="the folder of each file" if folders else "named by --label" if by_option else "found by its name",
         task=found.task,
         task_by=_task_by(found),
         positive=str(found.classes[-1]) if found.positive_by else "",
@@ -134,10 +134,14 @@ class _Begun:
     texts: Sequence[str] = ()
 
 
-def _of_pictures(document: Mapping[str, Any], template: str | None) -> _Begun:
-    if template not in (None, IMAGE):
-        raise ArgumentError("template", f"the data are pictures, received {template}; leave it out")
-    return _Begun(document, IMAGE, "a folder of pictures per class")
+def _of_folders(document: Mapping[str, Any], template: str | None) -> _Begun:
+    texts = "tokenizer" in document
+    what, fitting = ("texts", TEXT) if texts else ("pictures", IMAGE)
+    if template not in (None, fitting):
+        raise ArgumentError("template", f"the data are {what}, received {template}; leave it out")
+    # The project has the tokenizer and the networks itself.
+    kept = {key: document[key] for key in ("name", "data", "label")}
+    return _Begun(kept, fitting, f"a folder of {what} per class", [TEXT_COLUMN] if texts else ())
 
 
 def _of_table(data: Sequence[str], label: str | None, template: str | None, overrides: Sequence[str]) -> _Begun:

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from switchyard.components.errors import ArgumentError, UserError
 from switchyard.components.ingest.sources import is_local
 from switchyard.components.text.visible import in_a_line, in_line
+from switchyard.pipelines.api.class_folders import TEXT_PARAMETERS
 from switchyard.pipelines.api.output_path import check_output
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.preflight import check_inputs
@@ -31,7 +32,7 @@ _CODE = ("keras_model.py", "torch_model.py", "test_project.py")
 _OF_TEMPLATE = {TABULAR: _CODE, TEXT: ("tokenizer.py", *_CODE), IMAGE: _CODE}
 _PARAMETERS: dict[str, dict[str, Any]] = {
     TABULAR: {"hidden": [64, 32], "dropout": 0.1},
-    TEXT: {"width": 16, "filters": 32, "dropout": 0.25},
+    TEXT: TEXT_PARAMETERS,
     IMAGE: {"filters": 16, "hidden": 64, "dropout": 0.25},
 }
 _METRICS = {"binary": "auc: {lower_bound: 0.8}", "multiclass": "accuracy: {lower_bound: 0.8}"}
@@ -69,7 +70,7 @@ def write_project(
         template: `tabular`, `text` or `image`; None for the one that fits the data, or `tabular`.
         overrides: texts `KEY=VALUE` with keys of `data`.
         folder: folder to write to, which is created.
-        tell: receives what was read from a folder of pictures, and what an existing `.gitignore` lacks.
+        tell: receives what was read from a folder of pictures or texts, and what an existing `.gitignore` lacks.
 
     Raises:
         UserError: a file exists, the data cannot be read, no label is obvious, or the template does not fit.
