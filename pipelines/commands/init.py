@@ -38,8 +38,8 @@ from switchyard.pipelines.project import PIPELINE, TEMPLATES
 def command(data: tuple[str, ...], label: str | None, template: str | None, overrides: tuple[str, ...], output: Path) -> None:
     """Write a project that runs as it stands: pipeline.yaml, models for both frameworks, a test, .gitignore.
 
-    DATA is what `run --data` reads: files, folders, globs or URIs, or a folder with one of pictures, or texts, per class. Its first rows
-    decide what the YAML says, with the reasons. Without DATA, a file of invented rows is written, too.
+    DATA is what `run --data` reads: files, folders, globs or URIs, or a folder with one of pictures or texts per class. Its
+    first rows decide what the YAML says, with the reasons. Without DATA, a file of invented rows is written, too.
 
     \b
     switchyard init rides.csv --label big_tipper

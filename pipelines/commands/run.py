@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     "--data",
     metavar="PATH",
     multiple=True,
-    help="Without a YAML: file, folder, glob or URI of the data; may be repeated. A folder of pictures or texts (.txt) has a folder per class.",
+    help="Without a YAML: file, folder, glob or URI of the data; may be repeated. A folder of pictures or texts has a folder per "
+    "class.",
 )
 @click.option(
     "--label",
