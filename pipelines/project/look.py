@@ -50,8 +50,8 @@ class Look:
     Attributes:
         name: name of the pipeline.
         data: the section `data` of its YAML as far as it differs from the defaults, without the paths.
-        paths: files, folders, globs and URIs of the data, as given, or the file with the pictures of a folder.
-        pictures: the folder of these pictures, as given; empty for other data.
+        paths: files, folders, globs and URIs of the data, as given, or the file with the pictures or texts of a folder.
+        folder: the folder of these pictures or texts, as given; empty for other data.
         columns: feature -> its type in words.
         rows: the rows that were read, in words.
         positive: the positive class of a binary task, if all rows were read.
@@ -62,7 +62,7 @@ class Look:
     name: str
     data: dict[str, Any]
     paths: list[str]
-    pictures: str
+    folder: str
     columns: dict[str, str]
     rows: str
     label: str
@@ -108,7 +108,7 @@ def look(
     return Look(
         name=config.name,
         data=_section(config),
-        pictures=data[0] if pictures else "",
+        folder=data[0] if folders else "",
         paths=list(begun.document["data"]["path"]),
         columns={n: _described(n, t, found, config, texts) for n, t in found.types.items() if n != label},
         rows=f"the first {found.rows:,} rows" if found.is_partial else f"its {found.rows:,} rows",
