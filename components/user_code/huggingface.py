@@ -145,7 +145,7 @@ class _Folder:
         for name in names or [""]:
             if Path(name).name != name or not name.endswith(".safetensors") or not (self.path / name).is_file():
                 raise self._refused(f"{_INDEX} names the file {name[:100]!r}, which is not in the folder; save the model again")
-        return [self.path / _INDEX, *self._intact([self.path / name for name in names], named)]
+        return [self.path / _INDEX, *self._intact([self.path / name for name in names], dict(named or {}))]
 
     def _intact(self, files: list[Path], places: Mapping[str, Any]) -> list[Path]:
         if why := safetensors_files.fault(files, places, self.config):
