@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class StageOperator:
             tell()
 
         if self._locks.enter_context(locked_folder(folder, wait)):
+            with suppress(OSError):  # a run that was killed left its checkpoints
+                folder.rmdir()
             raise DoneByAnotherRunError
         original, info.stateful_working_dir = info.stateful_working_dir, str(folder)
         try:
