@@ -24,6 +24,8 @@ from switchyard.components.tasks import CUSTOM, TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.values.cells import is_list
 from switchyard.components.values.images import fault
+from switchyard.components.values.spelling import INTEGER
+from switchyard.components.values.spelling import TEXT as TEXT_VALUES
 from switchyard.pipelines.api.class_folders import TEXT_COLUMN, class_folders, header, suitable_shape
 from switchyard.pipelines.api.pipeline_argument import named
 from switchyard.pipelines.config.load import load_config
@@ -37,6 +39,8 @@ LABELS = ("label", "target", "class", "y")
 _WORDS, _DISTINCT = 4, 0.5
 # Rows that are looked at beyond their types, of pictures fewer.
 _ROWS, _PICTURES = 1000, 64
+# Rows from which on a column without equal values seems to be an id.
+_FEWEST = 50
 _MOST_CLASSES, _LONGEST = 8, 64
 _NO_LIMIT = 2**62
 
@@ -57,6 +61,7 @@ class Look:
         positive: the positive class of a binary task, if all rows were read.
         template: name of the template that fits.
         texts: columns that the template `text` reads word by word.
+        ids: columns that seem to name the row: another value in each.
     """
 
     name: str
@@ -74,6 +79,7 @@ class Look:
     template: str
     template_by: str
     texts: list[str]
+    ids: list[str]
 
 
 def look(
@@ -121,6 +127,7 @@ def look(
         template=begun.template,
         template_by=begun.template_by,
         texts=texts,
+        ids=[name for name in begun.ids if name in found.types],
     )
 
 
@@ -132,6 +139,7 @@ class _Begun:
     template: str
     template_by: str
     texts: Sequence[str] = ()
+    ids: Sequence[str] = ()
 
 
 def _of_folders(document: Mapping[str, Any], template: str | None) -> _Begun:
@@ -159,7 +167,8 @@ def _of_table(data: Sequence[str], label: str | None, template: str | None, over
     declared = {**_sequences(features, sample), **(pictures if chosen == IMAGE else {})}
     columns = {name: how for name, how in declared.items() if name not in spec.columns}
     document = {"data": {"path": list(data), "columns": columns}, "label": label}
-    return _Begun(document, chosen, why, texts if chosen == TEXT else ())
+    ids = [n for n in _ids(features, sample) if n not in (*pictures, *texts)]
+    return _Begun(document, chosen, why, texts if chosen == TEXT else (), ids)
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
@@ -230,6 +239,13 @@ def _texts(features: Mapping[str, ColumnType], sample: pa.RecordBatch, *, every:
         if values and words >= _WORDS * len(values) and len(set(values)) >= _DISTINCT * len(values):
             found.append(name)
     return found or (columns if every else [])
+
+
+def _ids(features: Mapping[str, ColumnType], sample: pa.RecordBatch) -> list[str]:
+    """Returns the columns of texts and integers with another value in each row."""
+    named = [n for n, kind in features.items() if kind.meaning in (TEXT_VALUES, INTEGER) and not kind.is_list]
+    columns = {n: one_a_row(sample.column(n)) for n in named if n in sample.schema.names}
+    return [n for n, values in columns.items() if pc.count_distinct(values).as_py() == len(values) >= _FEWEST]
 
 
 def _sequences(features: Mapping[str, ColumnType], sample: pa.RecordBatch) -> Declared:

@@ -179,8 +179,9 @@ def _relative(path: str, folder: Path) -> str:
 
 def _slice(found: Look) -> str:
     """Returns a column to slice by, for an example; empty without one."""
-    words = [name for name, kind in found.columns.items() if kind.startswith(("text", "boolean")) and name not in found.texts]
-    return (words or [name for name, kind in found.columns.items() if not kind.startswith(("image", "lists"))] or [""])[0]
+    columns = {name: kind for name, kind in found.columns.items() if name not in (*found.texts, *found.ids)}
+    words = [name for name, kind in columns.items() if kind.startswith(("text", "boolean"))]
+    return (words or [name for name, kind in columns.items() if not kind.startswith(("image", "lists"))] or [""])[0]
 
 
 def _value(value: Any) -> str:

@@ -91,6 +91,16 @@ def test_what_is_commented_out_in_the_yaml_is_accepted_as_well(place):
         assert (config.data.exclude, config.tune.trials, bool(config.evaluation.thresholds)) == (("word",), 20, True)
 
 
+def test_columns_without_equal_values_are_suggested_as_ids_and_not_as_slices(place):
+    rows = {"Customer ID": [f"C-{i}" for i in range(60)], "No.": range(60), "x": [i / 7 for i in range(60)]}
+    dates = pd.date_range("2024-01-01", periods=60).date
+    pd.DataFrame(rows | {"since": dates, "plan": ["a", "b"] * 30, "label": [0, 1] * 30}).to_csv("t.csv", index=False)
+    init(place, "t.csv")
+    text = (place / "project" / "pipeline.yaml").read_text()
+    assert "\n  # exclude: [Customer ID, No.]  " in text
+    assert "\n  # slices: [plan]  " in text
+
+
 @pytest.mark.parametrize("name", ["no", "1", "a: #b", 'it\'s "so"', "{x}", "a\nb", "ä ü", "- x", "{{ x }}"])
 def test_every_name_of_a_column_is_written_as_it_is(name, place):
     rows = {"x": list(range(60)), f"{name}2": ["u", "v"] * 30, name: ["no", "yes"] * 30}
