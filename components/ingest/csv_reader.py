@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def _header(path: str, options: CsvOptions) -> _Header:
     if seems:
         raise UserError(
             f"data.path: {path} has one column, {names[0][:60]!r}, when read with the separator {options.separator!r}. "
-            f"Set data.csv.separator: {seems!r}."
+            f"Set data.csv.separator: {json.dumps(seems)} (--set 'data.csv.separator={json.dumps(seems)}')."
         )
     if not names:
         raise UserError(f"data.path: {path} is empty; a CSV starts with a line of column names.")

@@ -94,7 +94,7 @@ def write_project(
         if not ignored.is_file():
             new(ignored.name).write_text(_GITIGNORE, "utf-8")
         elif missing := _missing(ignored.read_text("utf-8", errors="replace")):
-            tell(f"{ignored}: exists and is kept; add what a run writes to it: {in_a_line(missing)}")
+            tell(f"{ignored}: exists and is kept; add the lines for what a run writes: {in_a_line(missing)}")
         with tempfile.TemporaryDirectory(prefix="switchyard-init-") as store:
             check_inputs(load_config(folder / PIPELINE), Path(store))
         return Project(folder, [path.name for path in new.files], found)

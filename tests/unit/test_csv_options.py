@@ -73,6 +73,17 @@ def test_utf_16_is_recognized_by_its_byte_order_mark(tmp_path):
         scan(spec(tmp_path / "d.csv"), BadRows(0))
 
 
+@pytest.mark.parametrize(("separator", "value"), [(";", '";"'), ("\t", r'"\t"'), ("|", '"|"')])
+def test_the_separator_that_a_refused_csv_needs_is_named_as_the_command_line_accepts_it(tmp_path, separator, value):
+    (tmp_path / "d.csv").write_text(f"x{separator}y\n1{separator}2\n")
+    with pytest.raises(UserError) as refused:
+        scan(spec(tmp_path / "d.csv"), BadRows(0))
+    override = f"data.csv.separator={value}"
+    assert f"Set data.csv.separator: {value} (--set '{override}')" in str(refused.value)
+    document = {"name": "d", "data": {"path": str(tmp_path / "d.csv")}, "label": "y"}
+    assert load_config(None, document=document, overrides=[override]).data.csv.separator == separator
+
+
 def test_csv_options_are_refused_without_a_csv(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"x": 1, "y": 0}\n{"x": 2, "y": 1}\n')
     with pytest.raises(UserError, match=r"data.csv: no file is a CSV"):

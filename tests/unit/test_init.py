@@ -218,7 +218,7 @@ def test_a_gitignore_that_exists_is_kept_and_what_it_lacks_is_named(command, pla
     done = command("init", "d.csv")
     assert done.exit_code == 0
     assert (place / ".gitignore").read_text() == ".venv/\n__pycache__/\n"
-    assert "add what a run writes to it: .switchyard/, *.kfp.yaml, .pytest_cache/" in done.stderr
+    assert "add the lines for what a run writes: .switchyard/, *.kfp.yaml, .pytest_cache/" in done.stderr
 
 
 def test_the_command_lists_the_files_and_what_comes_next(command, place):
