@@ -41,9 +41,10 @@ def check_names(info: BundleInfo, names: Collection[str]) -> None:
             extra = " It is the label, which the model predicts." if name in (info.label, *info.labels) else _alike(name, known)
             extra = " It holds the weights of training rows, which are no input." if name == info.sample_weight else extra
             raise InputError(f"column {shortened(name)} is unknown.{extra} Columns: {_names(info)}.")
-    missing = [f.name for f in info.features if f.width is not None and f.name not in names]
+    needed = [f.name for f in info.features if f.width is not None]
+    missing = [name for name in needed if name not in names]
     if missing:
-        raise InputError(f"column {missing[0]!r} is missing.{_others(missing)} Columns needed: {_names(info)}.")
+        raise InputError(f"column {missing[0]!r} is missing.{_others(missing)} Columns needed: {_listed(needed)}.")
     if not names:
         raise InputError(f"no columns. Columns: {_names(info)}.")
 
@@ -132,8 +133,12 @@ def _as_doubles(values: Any) -> array[float]:
 
 
 def _names(info: BundleInfo) -> str:
-    named = ", ".join(f.name for f in info.features[:_NAMED])
-    return named if len(info.features) <= _NAMED else f"{named}, ... ({len(info.features)} in all)"
+    return _listed([f.name for f in info.features])
+
+
+def _listed(names: Sequence[str]) -> str:
+    named = ", ".join(names[:_NAMED])
+    return named if len(names) <= _NAMED else f"{named}, ... ({len(names)} in all)"
 
 
 def _alike(name: str, known: Collection[str]) -> str:

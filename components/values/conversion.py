@@ -167,7 +167,7 @@ def fit_frame(rows: pd.DataFrame, features: Sequence[RawFeature]) -> Columns:
     for feature in features:
         if feature.name not in rows.columns:
             if feature.width is not None:
-                needed = ", ".join(f.name for f in features)
+                needed = ", ".join(f.name for f in features if f.width is not None)
                 raise UserError(f"column {feature.name!r} is missing. Columns needed: {needed}.")
             columns[feature.name] = model_column(pa.nulls(len(rows), pa.list_(arrow_type(target_of(feature)))), feature)
             continue

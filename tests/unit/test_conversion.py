@@ -235,3 +235,11 @@ def test_a_number_beside_a_word_is_converted_alike_in_json_lines_and_requests(fe
     asked = fit_values([json.loads(value), word], feature)
     assert sorted(from_file.misfits) == [m.row for m in asked.misfits]
     assert from_file.columns["x"].values.tolist() == asked.values.drop_null().flatten().to_pylist()
+
+
+def test_a_missing_column_names_the_needed_ones_without_those_that_may_be_left_out():
+    features = [RawFeature("a", "float32", 1), RawFeature("o", "float32", None), RawFeature("z", "float32", 1)]
+    info = BundleInfo("pytorch", "x:Y", "regression", "label", [], features)
+    for refused in (lambda: columns_of(info, {"a": [1.0]}), lambda: fit_frame(pd.DataFrame({"a": [1.0]}), features)):
+        with pytest.raises(UserError, match=r"column 'z' is missing\. Columns needed: a, z\."):
+            refused()
