@@ -43,11 +43,11 @@ class ServedDrift:
     def verdict(self) -> str:
         """Returns a one-line summary of the findings."""
         if self.findings:
-            return f"{len(self.findings)} features have changed"
+            return f"{len(self.findings)} features have changed" if len(self.findings) > 1 else "1 feature has changed"
         unjudged = sum(d.reason == TOO_FEW for d in self.distances)
         if unjudged and unjudged == len(self.distances):
             return TOO_FEW
-        return "no feature has changed" + (f"; {unjudged} features: {TOO_FEW}" if unjudged else "")
+        return "no feature has changed" + (f"; {unjudged} feature{'s' * (unjudged > 1)}: {TOO_FEW}" if unjudged else "")
 
 
 def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: float) -> ServedDrift:

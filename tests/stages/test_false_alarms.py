@@ -14,10 +14,10 @@ from switchyard.components.compat.tfdv_quantiles import stats_options
 from switchyard.components.data_gate.checks import Checks
 from switchyard.components.data_gate.config import DataGateSettings, DriftConfig
 from switchyard.components.data_gate.drift import TOO_FEW, TOO_MANY_VALUES, column_findings, distance_findings, distances
-from switchyard.components.data_gate.findings import merged
+from switchyard.components.data_gate.findings import Distance, Finding, merged
 from switchyard.components.data_gate.growth import ordered
 from switchyard.components.data_gate.inferred_schema import widen
-from switchyard.components.serving.drift_report import served_drift
+from switchyard.components.serving.drift_report import ServedDrift, served_drift
 from switchyard.components.transform.executor import unusable_features
 from switchyard.pipelines.commands import schema as schema_command
 from tests.stages.test_validation import summary
@@ -378,3 +378,18 @@ def test_text_in_requests_where_numbers_were_trained_on_is_a_finding(model):
 def test_a_growing_date_is_found_in_either_order_of_day_and_month(form):
     days = pd.date_range("2024-03-01", periods=600, freq="2h").strftime(form)
     assert "d" in ordered(pd.DataFrame({"d": days}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "few", "verdict"),
+    [
+        (1, 0, "1 feature has changed"),
+        (2, 1, "2 features have changed"),
+        (0, 1, "no feature has changed; 1 feature: too few rows"),
+        (0, 2, "no feature has changed; 2 features: too few rows"),
+    ],
+)
+def test_the_verdict_on_requests_counts_features_in_words_that_fit(changed, few, verdict):
+    findings = [Finding("drift", "requests", f"x{i}", "its distribution has changed", "a", "b") for i in range(changed)]
+    distances = [Distance("drift", "requests", f"x{i}", 0.1, None, 0.1, reason=TOO_FEW if i < few else "") for i in range(3)]
+    assert ServedDrift(9, distances, findings, [], {}).verdict() == verdict
