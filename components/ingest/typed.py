@@ -127,7 +127,7 @@ class TypedColumns:
             for name in sorted(self.bytes_columns)
         ]
         lines += [
-            f"{name}: {count:,} values hold a line break, which TFX's vocabularies omit; the model treats them as unknown words"
+            f"{name}: {count:,} values hold a line break: unknown words without a tokenizer, as TFX's vocabularies omit them"
             for name, count in self._broken_lines.items()
             if count
         ]
