@@ -3,12 +3,18 @@
 #
 # ACCELERATOR=cpu  PyTorch's CPU build where TORCH_CPU_INDEX names an index that has it (PyPI has none), else that of gpu
 # ACCELERATOR=gpu  CUDA libraries from PyPI; the node brings the driver
-# ACCELERATOR=tpu  torch_xla and libtpu, with the PyTorch that fits them
-ARG BASE=python:3.11-slim-bookworm
+# ACCELERATOR=tpu  torch_xla and libtpu, with the PyTorch that fits them; they have no wheels for Python 3.13, so that it takes
+#                  BASE=python:3.11-slim-bookworm, for whose glibc TFX's pins are overridden (`make image` sets it)
+ARG BASE=python:3.13-slim-trixie
 
 # The one package that has no wheel, built where a compiler is; the image itself has none.
 FROM ${BASE} AS build
 ARG UV_VERSION=0.13.9
+ARG ACCELERATOR=cpu
+RUN case "${ACCELERATOR}" in cpu|gpu) needed=3.13 ;; tpu) needed=3.11 ;; \
+      *) echo "ACCELERATOR=${ACCELERATOR}: must be cpu, gpu or tpu" >&2; exit 2 ;; esac \
+ && if [ "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != "$needed" ]; then \
+      echo "BASE: ACCELERATOR=${ACCELERATOR} needs Python $needed, see the Dockerfile's first lines" >&2; exit 2; fi
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ python3-dev \
  && rm -rf /var/lib/apt/lists/*
@@ -43,8 +49,7 @@ COPY infra/image/requirements.*.lock infra/image/without-cuda.sh /opt/switchyard
 RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
     export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt UV_NO_CACHE=1 VIRTUAL_ENV=/opt/switchyard PATH=/opt/uv/bin:$PATH \
  && cd /opt/switchyard/src/infra/image \
- && case "${ACCELERATOR}" in cpu|gpu) lock=gpu ;; tpu) lock=tpu ;; \
-      *) echo "ACCELERATOR=${ACCELERATOR}: must be cpu, gpu or tpu" >&2; exit 2 ;; esac \
+ && if [ "${ACCELERATOR}" = tpu ]; then lock=tpu; else lock=gpu; fi \
  && if [ "${ACCELERATOR}" = cpu ] && [ -n "${TORCH_CPU_INDEX}" ]; then \
       ./without-cuda.sh requirements.gpu.lock "${TORCH_CPU_INDEX}"; \
     else uv pip sync --require-hashes --compile-bytecode "requirements.${lock}.lock"; fi \

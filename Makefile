@@ -15,7 +15,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-unit test-all test-suites durations pictures screenshots reference docs mutants landed flink tpu lint format lock lock-macos audit sbom sbom-image image clean
+.PHONY: help setup demo test test-unit test-all test-suites durations pictures screenshots reference docs mutants landed flink tpu lint format lock lock-macos audit sbom sbom-image image image-serving clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -171,7 +171,7 @@ format: setup ## Format the code
 # pip-audit and CycloneDX's tool, in an environment apart from the one that they check.
 AUDIT := .tools/audit
 AUDIT_STAMP := $(AUDIT)/.installed
-LOCKS := requirements.lock $(NEW_LOCK) infra/image/requirements.gpu.lock infra/image/requirements.tpu.lock infra/audit/requirements.lock infra/docs/requirements.lock
+LOCKS := requirements.lock $(NEW_LOCK) $(wildcard infra/image/*.lock) infra/audit/requirements.lock infra/docs/requirements.lock
 
 $(AUDIT_STAMP): infra/audit/requirements.lock | $(UV)
 	@echo "==> pip-audit and CycloneDX's tool in $(AUDIT)"
@@ -208,7 +208,9 @@ CONSTRAINTS := $(COMPILE_BARE) setup.py --extra gpu --extra huggingface --extra 
 lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.txt
 	$(COMPILE) setup.py --extra dev --output-file requirements.lock
 	$(COMPILE_ANY) --universal --python-version 3.12 setup.py --extra dev --output-file $(NEW_LOCK)
-	$(COMPILE) setup.py --extra huggingface --extra kubeflow --extra lightgbm --extra signing --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
+	$(COMPILE_ANY) --universal --python-version 3.13 setup.py --extra gpu --extra huggingface --extra kubeflow --extra lightgbm --extra signing \
+	  --constraint $(NEW_LOCK) --output-file infra/image/requirements.gpu.lock
+	$(COMPILE_ANY) --universal --python-version 3.13 infra/image/serving.in --constraint $(NEW_LOCK) --output-file infra/image/requirements.serving.lock
 	$(COMPILE) setup.py infra/image/tpu.in --extra huggingface --extra kubeflow --extra lightgbm --extra signing --output-file infra/image/requirements.tpu.lock
 	$(CONSTRAINTS) --python-version 3.11 --python-platform x86_64-manylinux_2_36 --override requirements.overrides.txt \
 	  --constraint requirements.lock --output-file components/user_code/constraints-3.11.txt
@@ -221,6 +223,8 @@ lock-macos: setup ## Check that every package of the newer lock can be installed
 	@echo "$(NEW_LOCK) resolves on macOS (arm64), Python 3.13"
 
 ACCELERATOR ?= cpu
+# libtpu, which torch_xla pins, has no wheels for Python 3.13.
+BASE ?= python:3.$(if $(filter tpu,$(ACCELERATOR)),11-slim-bookworm,13-slim-trixie)
 CONTAINERS ?= $(firstword $(foreach tool,docker podman,$(shell command -v $(tool) 2>/dev/null)))
 VERSION := $(shell sed -n 's/^    version="\(.*\)",/\1/p' setup.py)
 IMAGE ?= switchyard:$(VERSION)$(if $(filter cpu,$(ACCELERATOR)),,-$(ACCELERATOR))
@@ -232,8 +236,16 @@ DEPENDENCIES ?= $(if $(PIPELINE),$(shell $(VENV)/bin/switchyard dependencies lis
 image: ## Build the container image: ACCELERATOR=cpu|gpu|tpu IMAGE=name:tag PIPELINE=pipeline.yaml (its dependencies)
 	@test -n "$(CONTAINERS)" || { echo "make image: needs docker or podman on the PATH"; exit 2; }
 	@test "$(lastword $(DEPENDENCIES))" != failed
-	$(CONTAINERS) build $(IMAGE_FLAGS) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg DEPENDENCIES="$(DEPENDENCIES)" --build-arg VERSION=$(VERSION) \
+	$(CONTAINERS) build $(IMAGE_FLAGS) --build-arg BASE=$(BASE) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg DEPENDENCIES="$(DEPENDENCIES)" --build-arg VERSION=$(VERSION) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) --tag $(IMAGE) .
+
+FRAMEWORK ?= tensorflow
+
+image-serving: ## Build the image that serves one framework's models: FRAMEWORK=tensorflow|pytorch|lightgbm IMAGE=name:tag
+	@test -n "$(CONTAINERS)" || { echo "make image-serving: needs docker or podman on the PATH"; exit 2; }
+	$(CONTAINERS) build $(IMAGE_FLAGS) --file infra/image/serving.Dockerfile --build-arg BASE=$(BASE) --build-arg FRAMEWORK=$(FRAMEWORK) --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	  --tag $(if $(filter file,$(origin IMAGE)),switchyard-serving:$(VERSION)-$(FRAMEWORK),$(IMAGE)) .
 
 clean: ## Remove what make installed
 	rm -rf $(VENV) $(TPU_VENV) .tools .cache

@@ -24,8 +24,11 @@ _loading = threading.RLock()
 def import_torch_first() -> None:
     """Imports PyTorch, Triton and PyTorch/XLA; after TensorFlow, blocks Triton and PyTorch/XLA instead.
 
-    Without Triton, PyTorch lacks only `torch.compile` on GPUs; without PyTorch/XLA, only TPUs.
+    Without Triton, PyTorch lacks only `torch.compile` on GPUs; without PyTorch/XLA, only TPUs. The serving images of the other
+    frameworks have no PyTorch.
     """
+    if importlib.util.find_spec("torch") is None:
+        return
     late = [name for name in ("triton", "torch_xla") if name not in sys.modules]
     if "tensorflow" in sys.modules:
         cast(dict[str, Any], sys.modules).update(dict.fromkeys(late))  # marks a module as not installed

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from switchyard.components.errors import UserError
+from switchyard.components.process import variables
 from switchyard.components.user_code.loading import DEPENDENCIES, admit_bundled, file_of, is_file, load_function
 
 FOLDER = "code"
@@ -25,6 +28,8 @@ PREDICTORS = {
     "pytorch": "switchyard.components.training.pytorch.predictor:PytorchPredictor",
     "lightgbm": "switchyard.components.training.lightgbm.predictor:LightgbmPredictor",
 }
+# The package that a serving image of another framework lacks.
+_PACKAGES = {"tensorflow": "tensorflow", "pytorch": "torch", "lightgbm": "lightgbm"}
 _REFERENCE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*)\.py:(?P<name>[A-Za-z_]\w*)", re.ASCII)
 
 
@@ -35,6 +40,7 @@ def load_predictor_class(bundle: Path, predictor: str) -> Any:
         UserError: `predictor` is neither a framework nor a class in `code/`, or the code cannot be imported.
     """
     if predictor in PREDICTORS:
+        _check_image(predictor)
         module, _, name = PREDICTORS[predictor].partition(":")
         return getattr(importlib.import_module(module), name)
     found = _REFERENCE.fullmatch(predictor)
@@ -49,6 +55,16 @@ def load_predictor_class(bundle: Path, predictor: str) -> Any:
     if len(parts) == 1:
         return load_function(str(file), found["name"])
     return _from_package(bundle / FOLDER, parts, found["name"])
+
+
+def _check_image(framework: str) -> None:
+    """Raises UserError in a serving image that lacks a framework."""
+    serves = os.environ.get(variables.SERVES)
+    if serves and importlib.util.find_spec(_PACKAGES[framework]) is None:
+        raise UserError(
+            f"model: it is, or has a member, of {framework}, and this image, switchyard-serving for {serves}, serves no such "
+            f"models; use the image of `make image-serving FRAMEWORK={framework}`, or that of `make image`, which serves all"
+        )
 
 
 def _from_package(code: Path, parts: list[str], name: str) -> Any:

@@ -27,8 +27,16 @@ class Private:
 
     def fits(self) -> bool:
         """Whether the installed version is a tested one. Logs a warning if not; the caller then skips its patch."""
-        installed = metadata.version(self.library)
+        installed = _installed(self.library)
         known = any(installed == v or installed.startswith(f"{v}.") for v in self.versions)
         if not known:
             _log.warning("%s %s: skipping a patch for %s: %s", self.library, installed, ", ".join(self.versions), self.targets[0])
         return known
+
+
+def _installed(library: str) -> str:
+    """Returns the version of a library; a serving image has TensorFlow's build for CPUs, under its own name."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return metadata.version(f"{library}-cpu")

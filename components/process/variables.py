@@ -17,6 +17,9 @@ KFP_COOKIE = "SWITCHYARD_KFP_COOKIE"
 TRY_XLA_ON_CPU = "SWITCHYARD_TRY_XLA_ON_CPU"
 WARM = "SWITCHYARD_WARM"
 
+# Set by the serving images.
+SERVES = "SWITCHYARD_SERVES"
+
 # A process's place in a run, see `RunContext`.
 PARENT_RUN_ID = "SWITCHYARD_PARENT_RUN_ID"
 STAGE = "SWITCHYARD_STAGE"
@@ -51,6 +54,7 @@ MEANINGS = {
     KFP_COOKIE: "session's cookie for it",
     TRY_XLA_ON_CPU: "1: PyTorch/XLA's CPU device counts as a TPU",
     WARM: "0: every command imports the libraries itself, and leaves no process behind",
+    SERVES: "of a serving image: the framework whose models it serves",
     PARENT_RUN_ID: "the pipeline's MLflow run",
     STAGE: "the stage that the process runs",
     JOURNAL: "folder for what cannot be sent to MLflow",

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Makes a base image from Debian's packages, for machines that reach no registry of images (our CI). Needs podman, mmdebstrap.
 set -euo pipefail
-name=${1:-python:3.11-slim-bookworm}
+name=${1:-python:3.13-slim-trixie}
 # Debian 13's Python is 3.13, Debian 12's is 3.11.
 release=${name##*-}
 work=$(mktemp -d)

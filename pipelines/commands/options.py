@@ -94,6 +94,12 @@ def _unexpected(error: Exception) -> NoReturn:
         raise error
     if isinstance(error, OSError) and error.filename and error.errno in _PATHS:
         _fail(f"{os.fsdecode(error.filename)}: {error.strerror}. Check the path and its permissions.", EXIT_BAD_INPUT)
+    if isinstance(error, ModuleNotFoundError) and (serves := os.environ.get(variables.SERVES)):
+        _fail(
+            f"this image, switchyard-serving for {serves}, has what `switchyard serve` needs, and {error.name} is not in it; "
+            "use the image that `make image` builds for other commands",
+            EXIT_BAD_INPUT,
+        )
     _fail(
         f"{type(error).__name__}: {first_line(error)}\n"
         f"This error is unexpected and probably a fault of Switchyard. {variables.DEBUG}=1 shows where, for a report.",

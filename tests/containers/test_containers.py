@@ -1,18 +1,27 @@
 """The project's own image, built from the Dockerfile, running whole pipelines by Docker's API. `make test-containers`."""
 
+import io
 import json
+import lzma
 import os
 import shutil
 import subprocess
+import tarfile
 import time
+from contextlib import closing
+from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.command import BREAST_CANCER, REPOSITORY, STAGES, environment, run, switchyard
+from tests.command import BREAST_CANCER, REPOSITORY, STAGES, environment, free_port, run, switchyard
+from tests.serving.server import wait_until
 
 pytestmark = pytest.mark.timeout(2400)
-BASE = "docker.io/library/python:3.11-slim-bookworm"
+BASE = "docker.io/library/python:3.13-slim-trixie"
 IMAGE = "localhost/switchyard:test"
+SERVING = "localhost/switchyard-serving:test"
+# Bundles of both frameworks, and what they predict.
+KEPT = REPOSITORY / "tests" / "upgrades" / "0.1.0"
 # What podman needs on a machine without systemd (docs/kubeflow.md).
 SETTINGS = """
 [containers]
@@ -51,22 +60,48 @@ def docker(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def image(docker):
-    """The image of this working tree; the base comes from Debian, as no registry of images is reached."""
+def base(docker):
+    """The images' base; it comes from Debian, as no registry of images is reached."""
     if podman("image", "exists", BASE, **docker).returncode:
         subprocess.run([REPOSITORY / "infra" / "image" / "offline-base.sh", BASE], env=environment(**docker), check=True)
+
+
+def build(docker, target, name, *variables):
     flags = "--pull=never --network=host --volume /etc/ssl/certs:/etc/ssl/certs:ro"
-    command = ["make", "image", "CONTAINERS=podman", f"IMAGE={IMAGE}", f"IMAGE_FLAGS={flags}"]
+    command = ["make", target, "CONTAINERS=podman", f"IMAGE={name}", f"IMAGE_FLAGS={flags}", *variables]
     built = subprocess.run(command, cwd=REPOSITORY, env=environment(**docker), capture_output=True, text=True, check=False)
     assert built.returncode == 0, (built.stdout + built.stderr)[-4000:] + str(shutil.disk_usage("/var/lib"))
-    return IMAGE
+    return name
+
+
+@pytest.fixture(scope="module")
+def image(docker, base):
+    """The image of this working tree."""
+    return build(docker, "image", IMAGE)
+
+
+@pytest.fixture(scope="module")
+def serving_image(docker, base):
+    """The image that serves TensorFlow's models."""
+    return build(docker, "image-serving", SERVING, "FRAMEWORK=tensorflow")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """Framework -> folder of a bundle, readable for any user."""
+    folder = tmp_path_factory.mktemp("bundles")
+    with tarfile.open(fileobj=io.BytesIO(lzma.decompress((KEPT / "workspace.tar.xz").read_bytes()))) as tar:
+        tar.extractall(folder, filter="data")
+    subprocess.run(["chmod", "-R", "a+rX", folder.parent], check=True)
+    found = {f: next(folder.glob(f"artifacts/training_{f}/model/*/Format-Serving")) for f in ("tensorflow", "pytorch")}
+    return {framework: ["--volume", f"{place}:/mnt/models:ro"] for framework, place in found.items()}
 
 
 def test_the_image_imports_what_tasks_import_as_any_user(docker, image):
     done = podman("run", "--rm", "--user", "12345:12345", "--read-only", "--tmpfs", "/tmp", image, **docker)
     assert done.returncode == 0, done.stderr
     versions = json.loads(done.stdout.splitlines()[-1])
-    assert versions["python"].startswith("3.11")
+    assert versions["python"].startswith("3.13")
     inspected = json.loads(podman("image", "inspect", image, **docker).stdout)[0]
     assert inspected["Config"]["User"] == "10001:10001"
     labels = inspected["Config"]["Labels"]
@@ -111,3 +146,47 @@ def test_a_missing_image_is_reported_before_the_run(docker, tmp_path):
     done = switchyard("run", BREAST_CANCER, "--workspace", tmp_path, *arguments, env=docker)
     assert done.code == 2
     assert "make image" in done.stderr
+
+
+def test_the_serving_image_answers_for_a_model_of_its_framework(docker, serving_image, bundles):
+    port = free_port()
+    how = ["--rm", "--detach", "--network=host", "--user", "12345:12345", "--read-only", "--tmpfs", "/tmp"]
+    serve = ["switchyard", "serve", "/mnt/models", "--trust", "--name", "upgrade", "--port", str(port)]
+    started = podman("run", *how, *bundles["tensorflow"], serving_image, *serve, **docker)
+    assert started.returncode == 0, started.stderr
+    container = started.stdout.strip()
+    try:
+        rows = [{"miles": 0.5, "zone": "A"}, {"miles": 11.5, "zone": "B"}]
+        asked = Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps({"dataframe_records": rows}).encode(),
+            {"Content-Type": "application/json"},
+        )
+
+        def ready():
+            assert podman("container", "exists", container, **docker).returncode == 0, "it ended"
+            try:
+                with closing(urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5)) as answer:
+                    return answer.status == 200
+            except OSError:
+                return False
+
+        wait_until(ready, 180, "ready")
+        with closing(urlopen(asked, timeout=60)) as answer:
+            found = [row["probability"] for row in json.load(answer)["predictions"]]
+    finally:
+        podman("stop", "--time", "10", container, **docker)
+    recorded = json.loads((KEPT / "scores.json").read_text()).values()
+    expected = next(r["scores"] for r in recorded if r["framework"] == "tensorflow")
+    assert found == pytest.approx(expected[:2], rel=1e-4)
+
+
+def test_the_serving_image_refuses_a_model_of_another_framework_and_other_commands(docker, serving_image, bundles):
+    run_it = ["run", "--rm", *bundles["pytorch"], serving_image, "switchyard"]
+    refused = podman(*run_it, "serve", "/mnt/models", "--trust", "--port", "0", **docker)
+    assert refused.returncode == 2, refused.stderr
+    assert "this image, switchyard-serving for tensorflow, serves no such models" in refused.stderr
+    assert "make image-serving FRAMEWORK=pytorch" in refused.stderr
+    other = podman(*run_it, "predict", "/mnt/models", "/mnt/models", "-o", "/tmp/y.csv", **docker)
+    assert other.returncode == 2, other.stderr
+    assert "use the image that `make image` builds for other commands" in other.stderr

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import pytest
 from rich.console import Console
 
+from switchyard.components.bundle import code
 from switchyard.components.errors import UserError
 from switchyard.components.signing import signatures
 from switchyard.components.signing.config import SigningConfig
@@ -70,3 +71,14 @@ def test_a_pipeline_is_compiled_without_the_framework_that_its_image_has(config,
     (tmp_path / "d.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(20)))
     monkeypatch.setattr(trainers.importlib.util, "find_spec", lambda name: None)
     assert check_inputs(config, tmp_path).task == "binary"
+
+
+@pytest.mark.parametrize(("framework", "package"), [("pytorch", "torch"), ("lightgbm", "lightgbm")])
+def test_a_serving_image_refuses_a_model_of_another_framework_and_names_the_image_for_it(
+    framework, package, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("SWITCHYARD_SERVES", "tensorflow")
+    monkeypatch.setattr(code.importlib.util, "find_spec", lambda name, found=find_spec: None if name == package else found(name))
+    message = f"of {framework}, and this image, switchyard-serving for tensorflow, .*make image-serving FRAMEWORK={framework}"
+    with pytest.raises(UserError, match=message):
+        code.load_predictor_class(tmp_path, framework)
