@@ -7,15 +7,18 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 def listening(address: str) -> socket.socket:
-    """Returns a socket that listens on a new path."""
-    found = socket.socket(socket.AF_UNIX)
-    with _short(address) as name:
+    """Returns a socket that listens on a new path, which exists once connections are accepted."""
+    found, temporary = socket.socket(socket.AF_UNIX), f"{address}.new"
+    with suppress(FileNotFoundError):  # of a process that was killed here
+        os.unlink(temporary)
+    with _short(temporary) as name:
         found.bind(name)
     found.listen()
+    os.rename(temporary, address)
     return found
 
 

@@ -60,7 +60,7 @@ def test_a_wrong_declared_encoding_is_refused_with_the_position(tmp_path):
         scan(spec(tmp_path / "d.csv", csv={"encoding": "shift_jis"}), BadRows(0))
 
 
-@pytest.mark.parametrize(("head", "key"), [("a;y\n1;0\n", "separator: ';'"), ("a\ty\n1\t0\n", r"separator: '\\t'")])
+@pytest.mark.parametrize(("head", "key"), [("a;y\n1;0\n", 'separator: ";"'), ("a\ty\n1\t0\n", r'separator: "\\t"')])
 def test_another_separator_is_named(head, key, tmp_path):
     (tmp_path / "d.csv").write_text(head)
     with pytest.raises(UserError, match=rf"data.csv.{key}"):

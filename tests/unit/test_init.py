@@ -156,7 +156,7 @@ def test_lists_of_different_lengths_are_declared_as_sequences(place):
 
 def test_how_the_data_are_read_is_written_into_the_yaml(place):
     (place / "semi.csv").write_text(GOOD.replace(",", ";"))
-    with pytest.raises(UserError, match=r"Set data\.csv\.separator: ';'"):
+    with pytest.raises(UserError, match=r'Set data\.csv\.separator: ";"'):
         init(place, "semi.csv")
     init(place, "semi.csv", overrides=["data.csv.separator=';'", "data.exclude=[word]"])
     data = load_config(place / "project" / "pipeline.yaml").data
