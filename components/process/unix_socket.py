@@ -8,17 +8,18 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 def listening(address: str) -> socket.socket:
     """Returns a socket that listens on a new path, which exists once connections are accepted."""
     found, temporary = socket.socket(socket.AF_UNIX), f"{address}.new"
     with suppress(FileNotFoundError):  # of a process that was killed here
-        os.unlink(temporary)
+        Path(temporary).unlink()
     with _short(temporary) as name:
         found.bind(name)
     found.listen()
-    os.rename(temporary, address)
+    Path(temporary).rename(address)
     return found
 
 
