@@ -43,23 +43,25 @@ RUN apt-get update \
  && groupadd --gid 10001 switchyard \
  && useradd --uid 10001 --gid 10001 --create-home --home-dir /home/switchyard --shell /usr/sbin/nologin switchyard
 COPY --from=build /opt/switchyard /opt/switchyard
-# The packages change seldom and are gigabytes: a layer of their own, before ours, written once.
+# The packages change seldom and are gigabytes: layers before ours. A build needs twice the room of all and twice that of the
+# largest once more, so there are three.
 ARG TORCH_CPU_INDEX=
-COPY infra/image/requirements.*.lock infra/image/without-cuda.sh /opt/switchyard/src/infra/image/
+ARG UV_NO_CACHE=1
+ARG VIRTUAL_ENV=/opt/switchyard
+ARG SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+COPY infra/image/requirements.*.lock infra/image/packages.sh infra/image/without-cuda.sh /opt/switchyard/src/infra/image/
 RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
-    export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt UV_NO_CACHE=1 VIRTUAL_ENV=/opt/switchyard PATH=/opt/uv/bin:$PATH \
- && cd /opt/switchyard/src/infra/image \
- && if [ "${ACCELERATOR}" = tpu ]; then lock=tpu; else lock=gpu; fi \
- && if [ "${ACCELERATOR}" = cpu ] && [ -n "${TORCH_CPU_INDEX}" ]; then \
-      ./without-cuda.sh requirements.gpu.lock "${TORCH_CPU_INDEX}"; \
-    else uv pip sync --require-hashes --compile-bytecode "requirements.${lock}.lock"; fi \
- && mkdir -p /opt/switchyard/share/switchyard && cp "requirements.${lock}.lock" /opt/switchyard/share/switchyard
+    cd /opt/switchyard/src/infra/image && PATH=/opt/uv/bin:$PATH ./packages.sh cuda "${ACCELERATOR}" "${TORCH_CPU_INDEX}"
+RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
+    cd /opt/switchyard/src/infra/image && PATH=/opt/uv/bin:$PATH ./packages.sh frameworks "${ACCELERATOR}" "${TORCH_CPU_INDEX}"
+RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
+    cd /opt/switchyard/src/infra/image && PATH=/opt/uv/bin:$PATH ./packages.sh rest "${ACCELERATOR}" "${TORCH_CPU_INDEX}"
 COPY setup.py README.md pyproject.toml /opt/switchyard/src/
 COPY switchyard /opt/switchyard/src/switchyard
 COPY components /opt/switchyard/src/components
 COPY pipelines /opt/switchyard/src/pipelines
 RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
-    UV_NO_CACHE=1 VIRTUAL_ENV=/opt/switchyard /opt/uv/bin/uv pip install --no-deps --no-build-isolation --compile-bytecode /opt/switchyard/src
+    /opt/uv/bin/uv pip install --no-deps --no-build-isolation --compile-bytecode /opt/switchyard/src
 # Packages of user code, in versions that leave the others as they are.
 ARG DEPENDENCIES=
 RUN [ -z "${DEPENDENCIES}" ] \
