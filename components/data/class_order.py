@@ -18,6 +18,7 @@ _USUAL: Mapping[str, frozenset[str] | None] = {
     "+": frozenset({"-"}),
 }
 CHOSEN, USUAL, RARER = "chosen by positive_class", "by its name", "the rarer class"
+TIED = "the last by name of two equally frequent classes"
 
 
 def ordered(classes: Sequence[Any], counts: Mapping[Any, int], chosen: Any | None) -> tuple[list[Any], str]:
@@ -34,7 +35,8 @@ def ordered(classes: Sequence[Any], counts: Mapping[Any, int], chosen: Any | Non
         positive, why = usual, USUAL
     else:
         # min() returns the first of equal items.
-        positive, why = min(reversed(classes), key=lambda c: counts.get(c, 0)), RARER
+        positive = min(reversed(classes), key=lambda c: counts.get(c, 0))
+        why = TIED if len({counts.get(c, 0) for c in classes}) == 1 else RARER
     return [c for c in classes if c != positive] + [positive], why
 
 

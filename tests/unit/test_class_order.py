@@ -46,8 +46,10 @@ def test_without_a_usual_name_the_rarer_class_is_the_positive_one(classes, rare)
     assert positive(classes, {classes[rare]: 4, classes[1 - rare]: 96}) == classes[rare]
 
 
-def test_of_two_equally_frequent_classes_the_last_by_name_is_positive():
-    assert positive(["a", "b"], {"a": 5, "b": 5}) == "b"
+def test_of_two_equally_frequent_classes_the_last_by_name_is_positive_and_that_is_the_reason_given():
+    found = class_order.ordered(["a", "b"], {"a": 5, "b": 5}, None)
+    assert found == (["a", "b"], "the last by name of two equally frequent classes")
+    assert class_order.ordered(["a", "b"], {"a": 5, "b": 6}, None)[1] == "the rarer class"
 
 
 def write(tmp_path, labels):
