@@ -17,6 +17,7 @@ from switchyard.components.serving.batcher import QueueFullError
 from switchyard.components.serving.bounds import Bounds, InputError, shortened
 from switchyard.components.serving.gate import AllowedHosts, RequestMiddleware, fault
 from switchyard.components.serving.inputs import left_aside
+from switchyard.components.serving.metadata import metadata
 from switchyard.components.serving.openapi import openapi
 from switchyard.components.serving.served_model import ServedModel
 
@@ -83,7 +84,7 @@ class _Routes:
         if model is None:
             return _loading()
         versions = [m.version for m in self._state.rollout.models()]
-        return _json(open_inference.metadata(self._state.name, versions, model.info))
+        return _json(metadata(self._state.name, versions, model.info))
 
     async def mlflow_version(self, request: Request) -> Response:
         import mlflow.version

@@ -11,15 +11,8 @@ from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.serving.bounds import Bounds, InputError, shortened
 from switchyard.components.serving.grpc_messages import MESSAGES, parameters_of, set_parameters
 from switchyard.components.serving.inputs import left_aside
-from switchyard.components.serving.open_inference import (
-    DATATYPES,
-    TEXT,
-    InferRequest,
-    metadata,
-    outputs_of,
-    read_request,
-    to_bytes,
-)
+from switchyard.components.serving.metadata import DATATYPES, TEXT, metadata
+from switchyard.components.serving.open_inference import InferRequest, outputs_of, read_request, to_bytes
 
 # Parameter of REST's binary tensors, which here is the length of the raw contents.
 _SIZE = "binary_data_size"

@@ -16,25 +16,14 @@ import numpy as np
 import orjson
 
 from switchyard.components.bundle.model import BundleInfo, RawFeature, format_predictions
-from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.serving.bounds import Bounds, InputError, brief, shortened
 from switchyard.components.serving.inputs import check_names, wrong_width
 from switchyard.components.serving.json_body import read_json
 from switchyard.components.serving.lists import kinds_of
-from switchyard.components.tasks import TASKS
+from switchyard.components.serving.metadata import BASE64, BOOL, CONTENT_TYPE, DATATYPES, TEXT, output_metadata
 from switchyard.components.values.base64_values import from_base64
-from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 
 BINARY_HEADER = "inference-header-content-length"
-DATATYPES = {
-    name: np.dtype(code)
-    for name, code in {
-        "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
-        "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
-    }.items()
-}  # fmt: skip
-TEXT = "BYTES"
-CONTENT_TYPE, BASE64 = "content_type", "base64"
 # Parameters of protocol extensions that would change an output. They are not supported.
 _OUTPUT_EXTENSIONS = {"classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"}
 _BOUNDS = Bounds()
@@ -181,9 +170,9 @@ def _from_json(name: str, tensor: Mapping[str, Any], shape: list[int]) -> Any:
         raise InputError(f"column {name!r}: the shape {shape} takes {count} values, 'data' has {len(data)}.")
     kinds = kinds_of(data) - {type(None)}
     # Objects such as {"b64": ...} are validated later, with their column.
-    allowed = {str, dict} if datatype == TEXT else {bool} if datatype == "BOOL" else {int, float}
+    allowed = {str, dict} if datatype == TEXT else {bool} if datatype == BOOL else {int, float}
     if not kinds <= allowed:
-        wanted = {TEXT: "texts", "BOOL": "true or false"}.get(datatype, "numbers")
+        wanted = {TEXT: "texts", BOOL: "true or false"}.get(datatype, "numbers")
         received = next(v for v in data if type(v) in kinds - allowed)
         raise InputError(f"column {name!r}: datatype {datatype} takes {wanted}, received {brief(received)}.")
     if _is_base64(name, tensor):
@@ -291,46 +280,3 @@ def to_bytes(values: np.ndarray, datatype: str) -> bytes:
         return values.astype(DATATYPES[datatype]).tobytes()
     texts = [str(v).encode() for v in values]
     return b"".join(len(t).to_bytes(4, "little") + t for t in texts)
-
-
-def metadata(name: str, versions: list[str], info: BundleInfo) -> dict[str, Any]:
-    """Returns the model metadata of the protocol."""
-    return {
-        "name": name,
-        "versions": versions,
-        "platform": f"switchyard_{info.framework.rpartition(':')[2]}",
-        "inputs": [input_metadata(f) for f in info.features],
-        "outputs": output_metadata(info),
-    }
-
-
-def input_metadata(feature: RawFeature) -> dict[str, Any]:
-    """Returns a raw feature's tensor metadata; its parameters mark optional features and the meaning of integers.
-
-    Clients can also send booleans, dates and times as texts (BYTES), and booleans as BOOL.
-    """
-    kind = {"string": TEXT, "int64": "INT64", "float32": "FP32"}[feature.dtype]
-    wide = (feature.width or 1) > 1 or feature.is_list
-    found: dict[str, Any] = {"name": feature.name, "datatype": kind, "shape": [-1, feature.width or -1] if wide else [-1]}
-    parameters: dict[str, Any] = {"optional": True} if feature.width is None else {}
-    if feature.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME):
-        parameters["meaning"] = feature.meaning
-    if feature.is_bytes:
-        parameters[CONTENT_TYPE] = BASE64
-    return found | ({"parameters": parameters} if parameters else {})
-
-
-def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
-    """Returns the tensor metadata of the outputs: `prediction` and, for classification, probabilities."""
-    shape = [-1, *(info.output_shape if info.outputs > 1 else ())] if info.output_shape else [-1]
-    scores = [{"name": n, "datatype": "FP64", "shape": shape, **_of_class(info)} for n in info.score_names]
-    if not info.classes:
-        choices = TASKS[info.task].choices(info.targets)
-        return [*({"name": n, "datatype": "INT64", "shape": [-1]} for n in choices), *scores]
-    kind = TEXT if isinstance(info.classes[0], str) else "INT64"
-    return [{"name": "prediction", "datatype": kind, "shape": [-1]}, *scores]
-
-
-def _of_class(info: BundleInfo) -> dict[str, Any]:
-    """Returns the positive class of a binary model as a parameter; empty for multiclass, where output names hold the class."""
-    return {} if info.positive_class is None else {"parameters": {POSITIVE_CLASS: str(info.positive_class)}}

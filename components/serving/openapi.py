@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from switchyard.components.bundle.model import BundleInfo, RawFeature
-from switchyard.components.serving.open_inference import DATATYPES, input_metadata, output_metadata
+from switchyard.components.serving.metadata import BOOL, DATATYPES, TEXT, accepted, output_metadata
 from switchyard.components.serving.served_model import Limits
 from switchyard.components.values.spelling import BOOLEAN, FIRST_SECOND, LAST_SECOND, TIME, TIMESTAMP, UNITS, unit_of
 from switchyard.components.values.targets import EXACT
@@ -86,7 +86,7 @@ def _post(summary: str, request: dict[str, Any], answer: dict[str, Any], error: 
 
 
 def _infer(info: BundleInfo) -> dict[str, Any]:
-    tensors = [_tensor(f) for f in info.features]
+    tensors = [tensor for f in info.features for tensor in _tensors(f)]
     needed = sum(f.width is not None for f in info.features)
     outputs = {
         "type": "object",
@@ -98,7 +98,7 @@ def _infer(info: BundleInfo) -> dict[str, Any]:
         "type": "object",
         "properties": {
             "id": {"type": "string"},
-            "inputs": {"type": "array", "items": {"oneOf": tensors}, "minItems": max(needed, 1), "maxItems": len(tensors)},
+            "inputs": {"type": "array", "items": {"oneOf": tensors}, "minItems": max(needed, 1), "maxItems": len(info.features)},
             "outputs": {"type": "array", "items": outputs},
         },
         "required": ["inputs"],
@@ -109,22 +109,28 @@ def _infer(info: BundleInfo) -> dict[str, Any]:
 _BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": "^([A-Za-z0-9+/]{4})*$"}
 
 
-def _tensor(feature: RawFeature) -> dict[str, Any]:
-    text = feature.dtype == "string"
-    value: dict[str, Any] = {"type": "string" if text else "number"}
-    if feature.width is None:
-        value = {"type": [value["type"], "null"]}
-    return {
-        "type": "object",
-        "properties": {
-            "name": {"const": feature.name},
-            "datatype": {"enum": ["BYTES"] if text else [k for k in DATATYPES if k != "BOOL"]},
-            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2},
-            "data": {"type": "array", "items": value},
-        },
-        "description": f"{input_metadata(feature)['datatype']}{'' if feature.width else ', may be left out'}",
-        "required": ["name", "datatype", "shape", "data"],
-    }
+def _tensors(feature: RawFeature) -> list[dict[str, Any]]:
+    """Returns the schemas of a raw feature's tensor: of texts, of booleans and of numbers, as far as they are accepted."""
+    datatypes = accepted(feature)
+    found = []
+    for datatype, values in datatypes.items():
+        kind = {TEXT: "string", BOOL: "boolean"}.get(datatype, "number")
+        numbers = [name for name in DATATYPES if name != BOOL]
+        says = f"{datatype}{f': {values}' if values else ''}{'' if feature.width else ', may be left out'}"
+        found.append(
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"const": feature.name},
+                    "datatype": {"enum": numbers if kind == "number" else [datatype]},
+                    "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2},
+                    "data": {"type": "array", "items": {"type": kind if feature.width is not None else [kind, "null"]}},
+                },
+                "description": says,
+                "required": ["name", "datatype", "shape", "data"],
+            }
+        )
+    return found
 
 
 def _value(feature: RawFeature) -> dict[str, Any]:

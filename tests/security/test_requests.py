@@ -22,8 +22,8 @@ from switchyard.components.serving.app import create_app
 from switchyard.components.serving.batcher import QueueFullError
 from switchyard.components.serving.bodies import Bodies, Body
 from switchyard.components.serving.bounds import Bounds
+from switchyard.components.serving.metadata import DATATYPES
 from switchyard.components.serving.metrics import Metrics
-from switchyard.components.serving.open_inference import DATATYPES
 from switchyard.components.serving.served_model import Limits
 from switchyard.components.values.raw_features import RawFeature
 from tests.security.hostile import GOOD, INFO, WIDE, confined, decode, rollout

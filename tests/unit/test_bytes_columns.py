@@ -21,6 +21,7 @@ from switchyard.components.serving import invocations, open_inference
 from switchyard.components.serving.bounds import InputError
 from switchyard.components.serving.client import records, tensors
 from switchyard.components.serving.inputs import columns_of
+from switchyard.components.serving.metadata import input_metadata
 from switchyard.components.serving.openapi import openapi
 from switchyard.components.serving.served_model import Limits
 from switchyard.components.values.base64_values import as_json, from_base64, holds_bytes, unwrapped
@@ -136,7 +137,7 @@ def test_values_sent_by_this_project_are_accepted():
 
 
 def test_metadata_and_the_openapi_document_name_the_columns_of_bytes():
-    assert open_inference.input_metadata(FEATURE)["parameters"] == {"content_type": "base64"}
+    assert input_metadata(FEATURE)["parameters"] == {"content_type": "base64"}
     assert "contentEncoding" in json.dumps(openapi("m", INFO, Limits(), "1"))
     plain = BundleInfo("pytorch", "pytorch", "binary", "y", [0, 1], [RawFeature("image", "string", 1, meaning="text")])
     assert "contentEncoding" not in json.dumps(openapi("m", plain, Limits(), "1"))

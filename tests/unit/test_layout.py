@@ -16,6 +16,7 @@ from switchyard.components.ingest.sources import find_files, fingerprint, list_f
 from switchyard.components.serving import invocations, open_inference
 from switchyard.components.serving.bounds import InputError
 from switchyard.components.serving.inputs import check_names, columns_of, left_aside
+from switchyard.components.serving.metadata import output_metadata
 from tests.ingest_inputs import input_spec
 
 ROWS = 40
@@ -184,5 +185,5 @@ def test_any_other_unknown_column_of_a_request_is_refused():
 
 
 def test_a_served_model_names_the_positive_class():
-    *_, probability = open_inference.output_metadata(INFO)
+    *_, probability = output_metadata(INFO)
     assert probability == {"name": "probability", "datatype": "FP64", "shape": [-1], "parameters": {"positive_class": "good"}}
