@@ -54,6 +54,7 @@ class DatasetSummary:
         keys: number of distinct values of `data.split_key` in the training split; None when rows are split individually;
             for windows their number divided by their length, as neighbours share rows.
         split_key: `data.split_key`, except the group of a ranking; empty when rows are split individually.
+        broken_lines: text column -> values with a line break; labels and images excepted.
         csv: options of `data.csv` that differ from the defaults; CSVs with raw rows are parsed in the same way.
     """
 
@@ -88,6 +89,7 @@ class DatasetSummary:
     output_shape: list[int] = field(default_factory=list)
     label_shape: list[int] = field(default_factory=list)
     split_key: str = ""
+    broken_lines: dict[str, int] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:

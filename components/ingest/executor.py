@@ -98,6 +98,7 @@ class Executor(base_executor.BaseExecutor):
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
             counts=typed.counts,
+            broken_lines={name: count for name, count in typed.broken_lines.items() if count},
             csv=dict(given.csv),
             keys=written.keys if read.keys is None else read.keys,
             windows=read.known.as_dict() if read.known else None,

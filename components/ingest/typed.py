@@ -41,6 +41,7 @@ class TypedColumns:
         missing: column -> rows without a value.
         counts: timestamp column -> smallest and largest count of its unit.
         bytes_columns: text columns with a value that is not UTF-8.
+        broken_lines: text column -> values with a line break.
         spelled: text column -> styles of numbers, booleans and dates in it, see `spelling.styles`.
     """
 
@@ -51,7 +52,7 @@ class TypedColumns:
         self.missing = dict.fromkeys(self._types, 0)
         self.counts: dict[str, list[int]] = {}
         self.bytes_columns: set[str] = set()
-        self._broken_lines: Counter[str] = Counter()
+        self.broken_lines: Counter[str] = Counter()
         self.spelled: defaultdict[str, set[str]] = defaultdict(set)
         self._rendered: defaultdict[str, set[str]] = defaultdict(set)
         self._taken: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -91,7 +92,7 @@ class TypedColumns:
             self.spelled[name] |= _styles(texts)
         except pa.ArrowInvalid:
             self.bytes_columns.add(name)
-        self._broken_lines[name] += pc.sum(pc.match_substring_regex(texts, "[\r\n]")).as_py() or 0
+        self.broken_lines[name] += pc.sum(pc.match_substring_regex(texts, "[\r\n]")).as_py() or 0
         if in_lists:
             return  # lists have no missing elements
         words = spelling.words(()).cast(pa.binary())
@@ -115,7 +116,7 @@ class TypedColumns:
             self.spelled[name] |= styles
 
     def notes(self) -> list[str]:
-        """Returns notes on words that mean missing elsewhere, missing cells, bytes and line breaks, one per column."""
+        """Returns notes on words that mean missing elsewhere, missing cells and bytes, one per column."""
         lines = [
             f"{name}: {_counted(words)}: treated as a value; data.missing_values: [{', '.join(words)}] treats it as missing"
             for name, words in self._kept.items()
@@ -125,11 +126,6 @@ class TypedColumns:
         lines += [
             f"{name}: holds bytes that are not UTF-8, so it is a bytes column; /invocations accepts it as base64 only"
             for name in sorted(self.bytes_columns)
-        ]
-        lines += [
-            f"{name}: {count:,} values hold a line break: unknown words without a tokenizer, as TFX's vocabularies omit them"
-            for name, count in self._broken_lines.items()
-            if count
         ]
         more = len(lines) - _SHOWN
         return [*lines[:_SHOWN], *([f"and {more} more columns with such words"] if more > 0 else [])]

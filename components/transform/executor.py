@@ -25,6 +25,7 @@ from switchyard.components.training.columns import FILE, features_json
 from switchyard.components.training.vocabularies import FILE as VOCABULARIES
 from switchyard.components.training.vocabularies import vocabularies_json
 from switchyard.components.transform.columns import WriteColumns, feature_specs, trained_features
+from switchyard.components.transform.line_breaks import line_break_notes
 from switchyard.components.transform.preprocessing import mask_names
 from switchyard.components.transform.vocabularies import tokenizer_digest, vocabularies
 from switchyard.components.user_code.loading import UserCode
@@ -50,6 +51,8 @@ class Executor(tfx_executor.Executor):
             for name, reason in config["unusable"].items():
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
+        for note in line_break_notes(summary, config):
+            warn(note)
         properties = {**exec_properties, "custom_config": json_utils.dumps(config)}
         tokenizer = UserCode(**config["tokenizer"]) if "tokenizer" in config else None
         columns = written_by(

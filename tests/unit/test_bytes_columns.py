@@ -189,12 +189,12 @@ def test_base64_with_line_breaks_is_decoded():
     assert from_base64(base64.encodebytes(IMAGE * 100).decode()) == IMAGE * 100
 
 
-def test_a_column_of_bytes_and_values_with_line_breaks_are_reported_before_training():
+def test_a_column_of_bytes_is_reported_and_values_with_line_breaks_are_counted_before_training():
     typed = TypedColumns({"a": ColumnType.of({"string"})}, (), ["y"])
     typed.convert(pa.RecordBatch.from_arrays([pa.array([IMAGE, b"x", b"two\r\nlines"])], names=["a"]))
-    of_bytes, of_lines = typed.notes()
+    [of_bytes] = typed.notes()
     assert of_bytes.startswith("a: holds bytes that are not UTF-8")
-    assert of_lines.startswith("a: 2 values hold a line break: unknown words without a tokenizer")
+    assert typed.broken_lines == {"a": 2}
 
 
 def test_deeply_nested_lists_do_not_exhaust_the_stack():
