@@ -94,20 +94,22 @@ class CsvConfig(Section):
     Stored with the model: `predict`, `drift` and `models compare` read CSVs in the same way. Refused when no file is a CSV.
 
     Attributes:
-        separator: character between two fields.
+        separator: character between two fields. Default: a tab in files that end in `.tsv`, in others a comma.
         decimal: decimal point of numbers.
         thousands: separator between groups of three digits.
         encoding: Python's name of the text encoding, for example `latin-1`, `cp1252` or `utf-16`.
     """
 
-    separator: str = ","
+    separator: str | None = None
     decimal: Literal[".", ","] = "."
     thousands: Literal[",", ".", " ", "'", "_"] | None = None
     encoding: str = "utf-8"
 
     @field_validator("separator")
     @classmethod
-    def _one_character(cls, separator: str) -> str:
+    def _one_character(cls, separator: str | None) -> str | None:
+        if separator is None:
+            return None
         if len(separator) != 1 or not separator.isascii() or separator in '"\r\n' or separator.isalnum():
             raise ValueError(f"{separator!r} is not a separator; give one character, for example ';', '|' or \"\\t\"")
         return separator

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from switchyard.components.errors import UserError
-from switchyard.components.ingest.sources import arrow_stream, check_compression, open_file
+from switchyard.components.ingest.sources import TSV, arrow_stream, check_compression, ending_of, open_file
 from switchyard.components.values.cells import is_text
 from switchyard.components.values.spelling import NUMBER
 
@@ -38,13 +38,13 @@ class CsvOptions:
     """Parsed `data.csv` section, see docs/configuration.md.
 
     Attributes:
-        separator: character between two fields.
+        separator: character between two fields; None: a tab in files that end in `.tsv`, in others a comma.
         decimal: decimal point.
         thousands: separator between groups of three digits; None for no separator.
         encoding: Python's name of the text encoding.
     """
 
-    separator: str = ","
+    separator: str | None = None
     decimal: str = "."
     thousands: str | None = None
     encoding: str = "utf-8"
@@ -57,6 +57,10 @@ class CsvOptions:
     def changed(self) -> dict[str, Any]:
         """Returns the options that differ from the defaults."""
         return {k: v for k, v in asdict(self).items() if v != getattr(DEFAULTS, k)}
+
+    def separator_of(self, path: str) -> str:
+        """Returns the character between two fields of a file."""
+        return self.separator or ("\t" if ending_of(path) == TSV else ",")
 
     @property
     def is_utf8(self) -> bool:

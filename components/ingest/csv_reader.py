@@ -49,7 +49,7 @@ def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, opti
                 # Single-threaded: with several threads, the row handler is called from threads that wait for each other.
                 read_options=pa.csv.ReadOptions(block_size=_BLOCK, use_threads=False, column_names=names, skip_rows=head.lines),
                 parse_options=pa.csv.ParseOptions(
-                    delimiter=options.separator, newlines_in_values=True, invalid_row_handler=ragged
+                    delimiter=options.separator_of(path), newlines_in_values=True, invalid_row_handler=ragged
                 ),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.binary()),
@@ -92,7 +92,7 @@ def _header(path: str, options: CsvOptions) -> _Header:
     seems = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
     if seems:
         raise UserError(
-            f"data.path: {path} has one column, {names[0][:60]!r}, when read with the separator {options.separator!r}. "
+            f"data.path: {path} has one column, {names[0][:60]!r}, when read with the separator {options.separator_of(path)!r}. "
             f"Set data.csv.separator: {json.dumps(seems)} (--set 'data.csv.separator={json.dumps(seems)}')."
         )
     if not names:
@@ -121,7 +121,7 @@ def _first_lines(path: str, options: CsvOptions) -> tuple[list[str], int, bool, 
     for size in _HEADER_BYTES:
         head, is_cut = csv_head(path, options, size)
         text = io.StringIO(head, newline="")
-        rows = csv.reader(text, delimiter=options.separator)
+        rows = csv.reader(text, delimiter=options.separator_of(path))
         try:
             names = next(rows, [])
         except csv.Error as error:

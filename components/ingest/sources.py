@@ -22,8 +22,11 @@ from switchyard.components.ingest.layout import fixed_part, folder_columns
 from switchyard.components.ingest.stores import concurrently, file_systems, match
 from switchyard.components.text.escaping import pattern_of
 
+# A CSV whose separator is a tab unless `data.csv.separator` names another.
+TSV = ".tsv"
 ENDINGS = {
     ".csv": "csv",
+    TSV: "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".jsonl": "jsonl",
@@ -144,13 +147,9 @@ def format_of(path: str, declared: str) -> str:
     """
     if declared != "auto":
         return declared
-    name = path.lower()
-    for ending in _COMPRESSED:
-        name = name.removesuffix(ending)
-    for ending, kind in ENDINGS.items():
-        if name.endswith(ending):
-            return kind
-    if name.endswith((".png", ".jpg", ".jpeg")):
+    if ending := ending_of(path):
+        return ENDINGS[ending]
+    if path.lower().endswith((".png", ".jpg", ".jpeg")):
         raise UserError(
             f"data.path: {path} is a picture, and rows are read from {', '.join(ENDINGS)}; name the pictures in a column of such "
             "a file (docs/text.md), or run: switchyard run --data FOLDER --label NAME, with a folder per class in FOLDER"
@@ -159,6 +158,14 @@ def format_of(path: str, declared: str) -> str:
         f"data.format: cannot infer the format of {path} from its name; allowed endings: {', '.join(ENDINGS)} (also .gz). "
         "Set data.format to csv, parquet, jsonl or tfrecord."
     )
+
+
+def ending_of(path: str) -> str:
+    """Returns the ending of `ENDINGS` that a file's name has, before that of a compression; empty for none."""
+    name = path.lower()
+    for ending in _COMPRESSED:
+        name = name.removesuffix(ending)
+    return next((ending for ending in ENDINGS if name.endswith(ending)), "")
 
 
 def open_file(path: str) -> BinaryIO:

@@ -17,6 +17,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.ingest.batch_size import parts_of
 from switchyard.components.ingest.json_columns import as_texts
 from switchyard.components.ingest.scalars import longest, one_a_row
+from switchyard.components.ingest.sources import TSV, ending_of
 from switchyard.components.values.base64_values import as_json
 from switchyard.components.values.targets import is_list
 
@@ -40,7 +41,7 @@ def assemble(parts: Sequence[Path], target: Path, kind: str) -> int:
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     rows = 0
     try:
-        with _WRITERS[kind](draft, schema) as write:
+        with (_tsv if ending_of(str(target)) == TSV else _WRITERS[kind])(draft, schema) as write:
             for part in parts:
                 # Columns that only other parts have are filled with nulls, so a part can grow; split it.
                 for table in parts_of(pa.parquet.read_table(part), len(schema)):
@@ -113,6 +114,12 @@ def _parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
 @contextmanager
 def _csv(path: Path, schema: pa.Schema) -> Iterator[Write]:
     with pa.csv.CSVWriter(path, schema) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def _tsv(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    with pa.csv.CSVWriter(path, schema, write_options=pa.csv.WriteOptions(delimiter="\t")) as writer:
         yield writer.write_table
 
 

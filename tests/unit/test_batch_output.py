@@ -25,6 +25,11 @@ def test_lists_of_one_value_are_written_as_the_value_to_a_csv(kind, tmp_path):
     assert (tmp_path / "out.csv").read_text() == '"x","p"\n5,0.5\n,0.5\n,0.5\n7,0.5\n'
 
 
+def test_a_tsv_is_written_with_tabs(tmp_path):
+    assemble(part(tmp_path, ["a,b", None], pa.string()), tmp_path / "out.tsv", "csv")
+    assert (tmp_path / "out.tsv").read_text() == '"x"\t"p"\n"a,b"\t0.5\n\t0.5\n'
+
+
 @pytest.mark.parametrize("kind", LISTS, ids=str)
 def test_longer_lists_are_refused_in_a_csv_and_kept_in_json_lines(kind, tmp_path):
     parts = part(tmp_path, [[5, 6]], kind)

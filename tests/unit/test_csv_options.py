@@ -67,6 +67,20 @@ def test_another_separator_is_named(head, key, tmp_path):
         scan(spec(tmp_path / "d.csv"), BadRows(0))
 
 
+@pytest.mark.parametrize("ending", ["tsv", "TSV.gz"])
+def test_a_tsv_is_read_with_tabs_unless_a_separator_is_set(ending, tmp_path):
+    def columns(text, **csv):
+        path = tmp_path / f"d.{ending}"
+        path.write_bytes(gzip.compress(text.encode()) if ending.endswith("gz") else text.encode())
+        return list(scan(spec(path, csv=csv), BadRows(0)).types)
+
+    assert columns("a,b\ty\nu,v\t0\nw\t1\n") == ["a,b", "y"]
+    assert columns("a;y\n1;0\n2;1\n", separator=";") == ["a", "y"]
+    assert columns("a,y\n1,0\n2,1\n", separator=",") == ["a", "y"]
+    with pytest.raises(UserError, match=r"when read with the separator '\\t'. Set data.csv.separator: \",\""):
+        columns("a,y\n1,0\n")
+
+
 def test_utf_16_is_recognized_by_its_byte_order_mark(tmp_path):
     (tmp_path / "d.csv").write_bytes("a,y\n1,0\n".encode("utf-16"))
     with pytest.raises(UserError, match=r"is UTF-16, not UTF-8. Set data.csv.encoding: utf-16"):
