@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from switchyard.components.errors import ArgumentError
 
@@ -31,3 +32,26 @@ def name_and_version(name: str, version: str | None) -> tuple[str, str]:
     if both:
         raise ArgumentError("version", f"is given twice: {name} names one, and {version} is another; remove one")
     return name, version
+
+
+def name_and_versions(words: Sequence[str]) -> tuple[str, tuple[str, str]]:
+    """Returns the name and two versions of `NAME VERSION VERSION`, or of references, see `name_and_selector`.
+
+    Raises:
+        ArgumentError: there are more or fewer than two versions, or they are of different models.
+    """
+    both = name_and_selector(words[0])
+    name, given = (both[0], words) if both else (words[0], words[1:])
+    versions = []
+    for word in given:
+        model, version = name_and_selector(word) or (name, word)
+        if model != name:
+            raise ArgumentError("versions", f"{name} and {model} are two models; give two versions of one of them")
+        versions.append(version)
+    if len(versions) != 2:
+        raise ArgumentError(
+            "versions",
+            f"{len(versions)} given, and two are compared; give {name} VERSION VERSION, or {name}@VERSION {name}@VERSION (numbers "
+            "or aliases)",
+        )
+    return name, (versions[0], versions[1])

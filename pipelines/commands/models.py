@@ -19,7 +19,7 @@ from switchyard.components.text.visible import in_a_line, in_line
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import Move, Version
-from switchyard.components.tracking.references import name_and_version
+from switchyard.components.tracking.references import name_and_version, name_and_versions
 from switchyard.pipelines.api.compare import OnSameRows, compare_on
 from switchyard.pipelines.commands.options import (
     handle_errors,
@@ -51,8 +51,7 @@ def models_list(name: str | None, as_json: bool, tracking_uri: str | None, works
 
 
 @command.command("compare")
-@click.argument("name")
-@click.argument("versions", nargs=2, metavar="VERSION VERSION")
+@click.argument("versions", nargs=-1, required=True, metavar="NAME VERSION VERSION")
 @click.option("--data", type=click.Path(path_type=Path), help="Evaluate both on the rows of this file, which includes the label.")
 @click.option(
     "--sample-weight",
@@ -78,8 +77,7 @@ def models_list(name: str | None, as_json: bool, tracking_uri: str | None, works
 @workspace_option
 @handle_errors
 def models_compare(
-    name: str,
-    versions: tuple[str, str],
+    versions: tuple[str, ...],
     data: Path | None,
     sample_weight: str | None,
     own: Path | None,
@@ -88,8 +86,9 @@ def models_compare(
     tracking_uri: str | None,
     workspace: Path | None,
 ) -> None:
-    """Compare two versions (numbers or aliases) of the model NAME."""
-    compare(registry_uri(tracking_uri, workspace), name, versions, data, sample_weight, own, verify_by, as_json=as_json)
+    """Compare two versions (numbers or aliases) of the model NAME, or NAME@VERSION and NAME@VERSION."""
+    name, wanted = name_and_versions(versions)
+    compare(registry_uri(tracking_uri, workspace), name, wanted, data, sample_weight, own, verify_by, as_json=as_json)
 
 
 @command.command("promote")

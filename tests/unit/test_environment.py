@@ -10,7 +10,7 @@ from kubernetes import config
 
 from switchyard.components.errors import ArgumentError
 from switchyard.components.tracking import environment
-from switchyard.components.tracking.references import name_and_version
+from switchyard.components.tracking.references import name_and_version, name_and_versions
 
 LOCK = """numpy==2.4.6 \\
     --hash=sha256:ab
@@ -128,3 +128,24 @@ def test_a_version_is_named_by_two_words_or_by_one(given):
 def test_no_version_and_two_versions_are_refused(given, said):
     with pytest.raises(ArgumentError, match=said):
         name_and_version(*given)
+
+
+@pytest.mark.parametrize(
+    "words", ["rides 1 champion", "rides@1 rides@champion", "rides@1 champion", "rides rides@1 champion", "models:/rides/1 rides@champion"]
+)
+def test_two_versions_are_named_by_three_words_or_by_two(words):
+    assert name_and_versions(words.split()) == ("rides", ("1", "champion"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("rides", "versions: 0 given, and two are compared; give rides VERSION VERSION"),
+        ("rides@1", "versions: 1 given"),
+        ("rides@1 2 3", "versions: 3 given"),
+        ("rides@1 tips@2", "versions: rides and tips are two models; give two versions of one of them"),
+    ],
+)
+def test_other_than_two_versions_of_one_model_are_refused(words, said):
+    with pytest.raises(ArgumentError, match=said):
+        name_and_versions(words.split())
