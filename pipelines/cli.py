@@ -15,7 +15,7 @@ from switchyard.components.process.interpreter import protect_children
 from switchyard.components.progress import no_progress_bars
 from switchyard.components.text.redaction import install
 from switchyard.pipelines.commands import COMMANDS, WARM
-from switchyard.pipelines.commands.options import EXIT_CODES
+from switchyard.pipelines.commands.options import EXIT_CODES, refuse_in_a_serving_image
 
 
 class _Commands(click.Group):
@@ -29,6 +29,7 @@ class _Commands(click.Group):
         """See click."""
         if cmd_name not in COMMANDS:
             return None
+        refuse_in_a_serving_image(cmd_name)
         found: click.Command = import_module(f"switchyard.pipelines.commands.{cmd_name}").command
         return found
 
@@ -56,6 +57,7 @@ def entry() -> None:
     protect_children()
     code = None
     if sys.argv[1:2] and sys.argv[1] in WARM and not {"-h", "--help"} & set(sys.argv):
+        refuse_in_a_serving_image(sys.argv[1])
         warm.enable()
         code = _in_a_warm_fork() if warm.enabled() else None
     exit_at_once(_run() if code is None else code)

@@ -22,3 +22,5 @@ COMMANDS = {
 }
 # Commands that run in a fork of a process that has imported the libraries, see `components.process.warm`.
 WARM = ("run", "predict")
+# The only one in a serving image.
+SERVE = "serve"

@@ -26,6 +26,7 @@ from switchyard.components.process import variables
 from switchyard.components.process.full_disk import full_disk
 from switchyard.components.text.redaction import mask
 from switchyard.components.text.visible import visible
+from switchyard.pipelines.commands import SERVE
 from switchyard.pipelines.project import PIPELINE
 
 _PATHS = (
@@ -77,6 +78,17 @@ def handle_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def refuse_in_a_serving_image(command: str) -> None:
+    """Ends the process in an image that only serves, unless the command does or its help is asked for."""
+    serves = os.environ.get(variables.SERVES)
+    if serves and command != SERVE and not {"-h", "--help"} & set(sys.argv):
+        _fail(
+            f"this image, switchyard-serving for {serves}, only serves models of {serves}, by switchyard serve; for switchyard "
+            f"{command} use the image that `make image` builds, which runs pipelines",
+            EXIT_BAD_INPUT,
+        )
+
+
 def _option_of(argument: str) -> str:
     """Returns the command's option, or argument, that stands for an argument of a public function."""
     context = click.get_current_context(silent=True)
@@ -96,8 +108,8 @@ def _unexpected(error: Exception) -> NoReturn:
         _fail(f"{os.fsdecode(error.filename)}: {error.strerror}. Check the path and its permissions.", EXIT_BAD_INPUT)
     if isinstance(error, ModuleNotFoundError) and (serves := os.environ.get(variables.SERVES)):
         _fail(
-            f"this image, switchyard-serving for {serves}, has what `switchyard serve` needs, and {error.name} is not in it; "
-            "use the image that `make image` builds for other commands",
+            f"this image, switchyard-serving for {serves}, has no {error.name}; serve the model in the image that `make image` "
+            "builds",
             EXIT_BAD_INPUT,
         )
     _fail(

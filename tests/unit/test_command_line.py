@@ -56,6 +56,18 @@ def test_an_unknown_command_is_named():
     assert "No such command 'trian'" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["run", "p.yaml"], ["models", "list"], ["predict", "m@1", "x.csv", "-o", "y.csv"]])
+def test_a_serving_image_refuses_every_command_but_serve_and_names_the_image_for_it(arguments, monkeypatch):
+    monkeypatch.setenv("SWITCHYARD_SERVES", "pytorch")
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: this image, switchyard-serving for pytorch, only serves models of pytorch, by switchyard serve; for switchyard "
+        f"{arguments[0]} use the image that `make image` builds, which runs pipelines\n"
+    )
+    assert CliRunner().invoke(main, ["serve", "--help"]).exit_code == 0
+
+
 def test_the_help_of_run_names_its_options_and_exit_codes():
     done = CliRunner().invoke(main, ["run", "--help"])
     assert done.exit_code == 0
