@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ _MODULES = {
 _STOPPED = (
     "warm process {pid} is stopped, so that the libraries are imported anew; continue it with kill -CONT {pid}, or end it with "
     "switchyard warm stop"
+)
+_SILENT = (
+    "warm process {pid} did not answer in {seconds:g} s, so that the libraries are imported anew; if this happens again, end it "
+    "with switchyard warm stop, and a later command starts another"
 )
 # In place of a signal: the process forked from a warm one no longer ends with its client.
 DETACHED = 0
@@ -137,13 +142,14 @@ def fork(kind: str, target: str, payload: Any, descriptors: Sequence[int]) -> Fo
         "umask": _umask(),
         "ignored": [number for number in _HANDED_ON if signal.getsignal(number) == signal.SIG_IGN],
     }
+    pid = None
     try:
         unix_socket.connect(connection, str(warm.folder / f"{warm.key}-{kind}"))
         pid, user = unix_socket.peer(connection)
         if user != os.geteuid():
             raise PermissionError
         if is_stopped(pid):
-            sys.stderr.write(f"warning: {_STOPPED.format(pid=pid)}\n")
+            _say_once(_STOPPED.format(pid=pid))
             raise ProcessLookupError
         folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
         try:
@@ -153,12 +159,20 @@ def fork(kind: str, target: str, payload: Any, descriptors: Sequence[int]) -> Fo
         connection.sendall((json.dumps(order) + "\n").encode())
         if connection.recv(1) != b"s":  # started
             raise EOFError
-    except (OSError, EOFError):
+    except (OSError, EOFError) as error:
         connection.close()
+        if isinstance(error, TimeoutError) and pid is not None:
+            _say_once(_SILENT.format(pid=pid, seconds=_REPLY_SECONDS))
         warm.missed.add(kind)
         return None
     connection.settimeout(None)
     return Forked(connection)
+
+
+@cache
+def _say_once(why: str) -> None:
+    """Says why a warm process is not used; several are forked from one in a run."""
+    sys.stderr.write(f"warning: {why}\n")
 
 
 def start_missed() -> None:

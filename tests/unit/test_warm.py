@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from switchyard.components.process import variables, warm, warm_key
+from switchyard.components.process import unix_socket, variables, warm, warm_key
 from tests.command import REPOSITORY, alive, environment
 
 # Of a warm process that imports nothing but `job`, which it finds in its folder.
@@ -198,6 +198,16 @@ def test_a_stopped_warm_process_is_named_not_waited_for_and_can_be_ended(serve, 
     monkeypatch.setattr(warm, "runtime_folder", lambda: tmp_path)
     assert warm.stop(list(warm.running()), 10) == []
     assert server.wait(10) == 0
+
+
+def test_a_warm_process_that_does_not_answer_is_named_once_and_the_command_runs_without(tmp_path, enabled, monkeypatch, capsys):
+    warm._say_once.cache_clear()
+    monkeypatch.setattr(warm, "_REPLY_SECONDS", 0.2)
+    with unix_socket.listening(str(tmp_path / "key-stages")), open(os.devnull, "r+") as nothing:
+        for _ in range(2):
+            assert warm.fork(warm.STAGES, "job:report", 0, [nothing.fileno()] * 3) is None
+    said = f"warning: warm process {os.getpid()} did not answer in 0.2 s, so that the libraries are imported anew; if"
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_another_users_process_is_not_served(serve, tmp_path):
