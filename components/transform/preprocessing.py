@@ -81,7 +81,9 @@ def _declared(features: Tensors, config: Mapping[str, Any]) -> tuple[dict[str, A
         if name in config["unusable"]:
             continue
         is_text = values.dtype == tf.string
-        encoded |= {name: _indices(values, f"sequence_{number}") if is_text else _scaled(values, mask), how["mask"]: mask}
+        found = _padded_indices(values, mask, f"sequence_{number}") if is_text else _scaled(values, mask)
+        encoded |= {name: found, how["mask"]: mask}
+    note_ranges(encoded)
     return decoded, encoded
 
 
@@ -104,6 +106,11 @@ def _scaled(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     # Transform's mean and variance leave NaN out.
     scaled = tft.scale_to_z_score(tf.where(mask > 0, tf.cast(values, tf.float64), math.nan))
     return tf.where(mask > 0, tf.cast(scaled, tf.float32), 0.0)
+
+
+def _padded_indices(texts: tf.Tensor, mask: tf.Tensor, vocabulary: str) -> tf.Tensor:
+    """Returns vocabulary indices of padded sequences, int64: 0 for the padding, then the words, and the last for unknown texts."""
+    return tf.where(mask > 0, _indices(texts, vocabulary) + 1, tf.constant(0, tf.int64))
 
 
 def _indices(texts: Any, vocabulary: str) -> tf.Tensor:

@@ -51,7 +51,7 @@ def test_a_model_reads_padded_values_their_mask_and_what_is_a_bag(sessions):
     features = {f.name: (f.dtype, f.shape, f.vocabulary_size, f.pool, f.mask) for f in read_features(transformed)}
     assert features == {
         "device": ("int64", (1,), 3, None, None),
-        "pages": ("int64", (14,), 11, "mean", "pages_mask"),
+        "pages": ("int64", (14,), 12, "mean", "pages_mask"),
         "pages_mask": ("float32", (14,), None, None, None),
         "seconds": ("float32", (8,), None, None, None),
         "seconds_mask": ("float32", (8,), None, None, None),

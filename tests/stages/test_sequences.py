@@ -109,18 +109,18 @@ def transformed(folder, rows, unusable=()):
 
 
 @pytest.mark.core
-def test_a_sequence_of_texts_becomes_indices_whose_padding_is_no_word(tmp_path):
+def test_a_sequence_of_texts_becomes_indices_with_one_for_the_padding_and_one_for_unknown_words(tmp_path):
     rows = [{"s": [1.0], "t": t, "x": [0.0]} for t in ([b"a", b"b", b"a", b"c"], [b"a"], [], [b"b", b"b", b"d"])]
     found, specs, output = transformed(str(tmp_path), rows)
-    assert specs["t"] == FeatureSpec("t", "int64", (3,), 4)  # a, b, d, and all others: c is cut off
-    assert found["t"].tolist() == [[0, 1, 0], [0, 3, 3], [3, 3, 3], [1, 1, 2]] or found["t"].tolist() == [
-        [1, 0, 1], [1, 3, 3], [3, 3, 3], [0, 0, 2]
+    assert specs["t"] == FeatureSpec("t", "int64", (3,), 5)  # the padding, a, b, d, and all others: c is cut off
+    assert found["t"].tolist() == [[1, 2, 1], [1, 0, 0], [0, 0, 0], [2, 2, 3]] or found["t"].tolist() == [
+        [2, 1, 2], [2, 0, 0], [0, 0, 0], [1, 1, 3]
     ]  # fmt: skip
     assert found["t_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]]
     served = output.transform_features_layer()(
         {"s": tf.sparse.from_dense([[2.0]]), "t": tf.sparse.from_dense([["new", "d", "a", "b"]]), "x": tf.constant([[0.0]])}
     )
-    assert served["t"].numpy().tolist() == [[3, 2, found["t"][1][0]]]
+    assert served["t"].numpy().tolist() == [[4, 3, found["t"][1][0]]]
 
 
 def test_a_sequence_without_a_value_in_training_is_left_out_by_the_default(tmp_path):
