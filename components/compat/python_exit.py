@@ -16,7 +16,7 @@ def exit_at_once(code: int) -> NoReturn:
     """Runs the `atexit` functions, flushes the standard streams and exits without teardown."""
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # a full disk; closed by the program
             if stream:  # None where the process was started with it closed
                 stream.flush()
     os._exit(code)

@@ -51,7 +51,7 @@ def name_and_versions(words: Sequence[str]) -> tuple[str, tuple[str, str]]:
     if len(versions) != 2:
         raise ArgumentError(
             "versions",
-            f"{len(versions)} given, and two are compared; give {name} VERSION VERSION, or {name}@VERSION {name}@VERSION (numbers "
-            "or aliases)",
+            f"{len(versions)} given, and two are compared; give {name} VERSION VERSION, or {name}@VERSION {name}@VERSION "
+            "(numbers or aliases)",
         )
     return name, (versions[0], versions[1])

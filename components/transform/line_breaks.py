@@ -19,8 +19,8 @@ def line_break_notes(summary: DatasetSummary, config: Mapping[str, Any]) -> list
     tokenized &= set(config.get("texts") or tokenized)
     unread = {*tokenized, *summary.no_features, *config.get("unusable", ())}
     return [
-        f"{name}: {count:,} values hold a line break: each is an unknown word to a vocabulary, as TFX's leave it out; replace the "
-        "line breaks, or set tokenizer to read its words"
+        f"{name}: {count:,} values hold a line break: each is an unknown word to a vocabulary, as TFX's leave it out; replace "
+        "the line breaks, or set tokenizer to read its words"
         for name, count in summary.broken_lines.items()
         if name not in unread
     ]

@@ -109,7 +109,7 @@ def _scaled(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
 
 def _padded_indices(texts: tf.Tensor, mask: tf.Tensor, vocabulary: str) -> tf.Tensor:
-    """Returns vocabulary indices of padded sequences, int64: 0 for the padding, then the words, and the last for unknown texts."""
+    """Returns vocabulary indices of padded sequences, int64: 0 for padding, then the words, the last for unknown texts."""
     return tf.where(mask > 0, _indices(texts, vocabulary) + 1, tf.constant(0, tf.int64))
 
 

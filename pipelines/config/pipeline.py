@@ -124,9 +124,9 @@ class PipelineConfig(Section):
         group: of a `ranking`, the column whose values are the queries: rows are ranked among those of their query, and a query
             is in one split. It is no feature.
         positive_class: class of a binary task whose probability is predicted and to which the metrics refer. Default: the one
-            with a usual name (`1`, `true`, `yes`, `positive`, ...), then the champion's, then the rarer one. `compile` and
-            `submit` read the champion's when `tracking.uri` is set and infer from data readable on this machine; a schedule
-            keeps the result.
+            with a usual name (`1`, `true`, `yes`, `positive`, ...), then the champion's, then the rarer one, or the last by name
+            if both are equally frequent. `compile` and `submit` read the champion's when `tracking.uri` is set and infer from
+            data readable on this machine; a schedule keeps the result.
         preprocessing: `file.py` with `preprocessing_fn(inputs)`, or `file.py:function`. Default: z-scores and vocabularies.
         tokenizer: Python code or a model folder that turns texts into arrays, in training and serving alike. Short form in YAML:
             the file with the code. Default with `trainer.model.huggingface`: that folder's.

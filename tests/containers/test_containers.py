@@ -189,4 +189,4 @@ def test_the_serving_image_refuses_a_model_of_another_framework_and_other_comman
     assert "make image-serving FRAMEWORK=pytorch" in refused.stderr
     other = podman(*run_it, "predict", "/mnt/models", "/mnt/models", "-o", "/tmp/y.csv", **docker)
     assert other.returncode == 2, other.stderr
-    assert "only serves models of tensorflow, by switchyard serve; for switchyard predict use the image that `make image` builds" in other.stderr
+    assert "only serves models of tensorflow, by switchyard serve; for switchyard predict use the image" in other.stderr

@@ -131,7 +131,14 @@ def test_no_version_and_two_versions_are_refused(given, said):
 
 
 @pytest.mark.parametrize(
-    "words", ["rides 1 champion", "rides@1 rides@champion", "rides@1 champion", "rides rides@1 champion", "models:/rides/1 rides@champion"]
+    "words",
+    [
+        "rides 1 champion",
+        "rides@1 rides@champion",
+        "rides@1 champion",
+        "rides rides@1 champion",
+        "models:/rides/1 rides@champion",
+    ],
 )
 def test_two_versions_are_named_by_three_words_or_by_two(words):
     assert name_and_versions(words.split()) == ("rides", ("1", "champion"))

@@ -9,7 +9,11 @@ FRAME = """
 import atexit, sys, time
 {name}
 from switchyard.pipelines.runners.kubeflow.task.process_end import end_at_once
-atexit.register(lambda: print("taken apart"))
+class Library:
+    def __del__(self):
+        print("taken apart")
+library = Library()
+atexit.register(lambda: print(", files removed"))
 print("done", end="")
 end_at_once()
 {then}
@@ -23,14 +27,14 @@ def ended(name, then="", stderr=subprocess.DEVNULL):
     return done.returncode, done.stdout
 
 
-def test_a_task_ends_without_library_teardown_and_loses_no_output():
-    assert ended(AS_KFPS_EXECUTOR) == (0, "done")
+def test_a_task_ends_without_library_teardown_and_loses_no_output_and_leaves_no_temporary_file():
+    assert ended(AS_KFPS_EXECUTOR) == (0, "done, files removed\n")
 
 
 def test_an_error_after_the_stage_is_a_failure():
-    assert ended(AS_KFPS_EXECUTOR, "raise OSError('the disk is full')") == (1, "done")
+    assert ended(AS_KFPS_EXECUTOR, "raise OSError('the disk is full')") == (1, "done, files removed\n")
 
 
 @pytest.mark.parametrize("name", ["", "import json; sys.modules['__main__'].__spec__ = json.__spec__"])
 def test_a_process_that_runs_no_task_ends_normally(name):
-    assert ended(name) == (0, "donetaken apart\n")
+    assert ended(name) == (0, "done, files removed\ntaken apart\n")

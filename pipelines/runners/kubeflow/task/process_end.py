@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import atexit
-import logging
-import os
 import sys
-from contextlib import suppress
+
+from switchyard.components.compat.python_exit import exit_at_once
 
 _EXECUTOR = "kfp.dsl.executor_main"
 
@@ -25,8 +24,6 @@ def end_at_once() -> None:
 def _end() -> None:
     # Set by an uncaught exception, for example when KFP's executor could not write the outputs.
     failed = getattr(sys, "last_value", None) is not None
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(1 if failed else 0)
+    # The functions registered earlier remove temporary files, such as those that TensorFlow compiles functions from.
+    atexit.unregister(_end)
+    exit_at_once(1 if failed else 0)
