@@ -215,7 +215,8 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> Weighted:
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) != 0)
+    found: np.ndarray = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) != 0)
+    return found
 
 
 def _auc(p: np.ndarray, positive: np.ndarray) -> Weighted:

@@ -66,14 +66,16 @@ def roc_area(hits: np.ndarray, misses: np.ndarray) -> np.ndarray:
     below = np.cumsum(misses, axis=-1) - misses
     pairs = np.asarray(hits.sum(axis=-1) * misses.sum(axis=-1))
     right = np.asarray((hits * (below + misses / 2)).sum(axis=-1))
-    return np.divide(right, pairs, out=np.full(pairs.shape, np.nan), where=pairs != 0)
+    area: np.ndarray = np.divide(right, pairs, out=np.full(pairs.shape, np.nan), where=pairs != 0)
+    return area
 
 
 def defined_mean(areas: Sequence[np.ndarray | float]) -> np.ndarray:
     """Returns the mean of the areas, each of the same shape (...), of those that are not NaN; NaN if all are."""
     values = np.stack([np.asarray(area, np.float64) for area in areas])
     there = (~np.isnan(values)).sum(axis=0)
-    return np.divide(np.nansum(values, axis=0), there, out=np.full(values.shape[1:], np.nan), where=there > 0)
+    mean: np.ndarray = np.divide(np.nansum(values, axis=0), there, out=np.full(values.shape[1:], np.nan), where=there > 0)
+    return mean
 
 
 def precision_recall_area(hits: np.ndarray, misses: np.ndarray) -> float:

@@ -99,7 +99,8 @@ def _calibration(p: np.ndarray, right: np.ndarray, weights: np.ndarray) -> list[
 def shares(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
     """Returns parts / wholes, 0 where the whole is 0; sums of weights may be as small as the user's weights."""
     wholes = np.broadcast_to(wholes, np.shape(parts))
-    return np.divide(parts, wholes, out=np.zeros(np.shape(parts)), where=wholes > 0)
+    found: np.ndarray = np.divide(parts, wholes, out=np.zeros(np.shape(parts)), where=wholes > 0)
+    return found
 
 
 def confusion_metrics(plots: Plots, classes: int) -> dict[str, float]:

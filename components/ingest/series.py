@@ -158,7 +158,7 @@ def shown(order: int, unit: str) -> str:
     """Returns an order as text: a date, a timestamp, or a number."""
     if not unit:
         return str(order)
-    moment = np.datetime64(order, unit).astype("datetime64[us]").item()
+    moment = np.array(order, f"datetime64[{unit}]").astype("datetime64[us]").item()
     return moment.isoformat(sep=" ").removesuffix(" 00:00:00") if isinstance(moment, datetime.datetime) else str(order)
 
 

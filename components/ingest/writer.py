@@ -44,7 +44,8 @@ def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
     # The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the sum affects the upper ones.
     total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return total ^ (total >> np.uint64(31))
+    found: np.ndarray = total ^ (total >> np.uint64(31))
+    return found
 
 
 def _comparable(values: pa.Array) -> np.ndarray:

@@ -131,7 +131,7 @@ def readings(rows: int = 4000, faults: float = 0.0, seed: int = 42) -> pd.DataFr
     fault = random.random(rows) < faults
     for row in np.flatnonzero(fault):
         name = str(random.choice(list(sensors)))
-        frame.loc[row, name] = frame.loc[random.integers(rows), name]
+        frame.loc[int(row), name] = frame.loc[int(random.integers(rows)), name]
     frame = frame.round(3)
     frame.insert(0, "hour", hour)
     return frame.assign(fault=fault.astype(int)) if faults else frame

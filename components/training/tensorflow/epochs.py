@@ -71,7 +71,8 @@ class Checkpoints:
             self._writer.submit(partial(self._write, values, ledger.last(CHECKPOINT), ledger.copy()))
 
     @staticmethod
-    def _write(values: Mapping[str, np.ndarray], path: Path, ledger: TrainingLedger) -> None:
+    def _write(values: Mapping[str, Any], path: Path, ledger: TrainingLedger) -> None:
+        # `Any`: arrays, one of which NumPy 2's types would take for its option `allow_pickle`.
         temporary = path.with_name(f"new_{path.name}")
         with temporary.open("wb") as file:
             np.savez(file, **values)
