@@ -15,7 +15,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-unit test-all test-suites durations pictures screenshots reference docs mutants landed flink tpu lint format lock lock-macos audit sbom sbom-image image image-serving clean
+.PHONY: help setup demo test test-unit test-all test-suites durations screenshots reference docs mutants landed flink tpu lint format lock lock-macos audit sbom sbom-image image image-serving clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,7 +35,7 @@ endif
 endif
 
 $(STAMP): requirements.lock $(NEW_LOCK) setup.py infra/environment.sh | $(UV)
-	@echo "==> environment in $(VENV): about 10 GB with CUDA libraries, one to five minutes"
+	@echo "==> environment in $(VENV): 12 GB with CUDA libraries, one to six minutes"
 	@read -r lock python < <($(CHOOSE)) && set -ex \
 	  && { test "$$($(VENV)/bin/python $(MINOR))" = "$$("$$python" $(MINOR))" \
 	    || $(UV) venv --quiet --clear --python "$$(command -v "$$python")" $(VENV); } \
@@ -56,7 +56,7 @@ SIDE_BY_SIDE := -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder
 BUT ?=
 PYTEST := $(VENV)/bin/python -m pytest
 
-test-unit: setup ## Run the tests that import no framework: seconds
+test-unit: setup ## Run the tests that import no framework: a minute or two
 	$(PYTEST) $(SIDE_BY_SIDE) tests/unit
 
 test: setup lint ## Run lint, types, import contracts, unit tests and one pass of every capability: ten minutes
@@ -91,10 +91,9 @@ endif
 durations: setup flink-if-possible tpu-if-possible ## Measure every test and fixture into tests/durations.json and docs/testing.md
 	$(PYTEST) $(SIDE_BY_SIDE) --durations-file tests/durations.json; code=$$?; $(VENV)/bin/python -m tests.durations merge; exit $$code
 
-pictures: setup ## Generate the pictures of README.md: the demo, its report, its run in MLflow
+screenshots: setup ## Make the pictures of README.md and docs/ again: the demo, its report, its runs in MLflow
 	$(VENV)/bin/python docs/make_pictures.py
 
-screenshots: pictures ## The same
 
 reference: setup ## Generate docs/reference from the code: config keys, commands, API
 	PYTHONPATH=. $(VENV)/bin/python docs/make_reference.py

@@ -41,8 +41,9 @@ class Improvement(Section):
     The metric and the confidence also apply to the comparison with the trivial predictor, see `EvaluationConfig`.
 
     Attributes:
-        metric: metric that decides between candidate and champion, and between candidates. Default: `auc` (binary), `accuracy`
-            (multiclass), `loss` (regression, quantile); a custom task has none. A metric of your own needs `better`.
+        metric: metric that decides between candidate and champion, and between candidates. Default: `auc` (binary, multilabel),
+            `accuracy` (multiclass), `ndcg_10` (ranking), `loss` (regression, quantile, multioutput); a custom task has none. A
+            metric of your own needs `better`.
         better: of a metric of your own (`evaluation.metrics`), which values are better: `higher` or `lower`.
         minimum: required improvement, in the metric's unit and better direction.
         confidence: confidence of the paired bootstrap: a one-sided bound above `minimum` against the champion, the two-sided

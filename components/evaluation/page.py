@@ -73,11 +73,13 @@ def evaluation_sections(result: Evaluation, summary: DatasetSummary) -> list[dic
         champion = result.models.get(CHAMPION)
         names = [n for n in result.metrics if any(n in values for values in result.candidate.slices.values())]
         cells = []
-        for key, values in result.candidate.slices.items():
-            before = champion.slices.get(key, {}).get(result.slice_metric) if champion else None
-            cells.append([key, *(number(values.get(n)) for n in names), number(before)])
-        title = f"Slices of {result.best}"
-        sections.append({"title": title, "table": table(("slice", *names, f"champion's {result.slice_metric}"), cells)})
+        names.sort(key=lambda n: n != result.slice_metric)
+        for key, values in result.worst_first(result.candidate):
+            before = [number(champion.slices.get(key, {}).get(result.slice_metric))] if champion else []
+            cells.append([key, *(number(values.get(n)) for n in names[:1]), *before, *(number(values.get(n)) for n in names[1:])])
+        columns = ("slice", *names[:1], *(["champion"] if champion else []), *names[1:])
+        text = f"The worst by {result.slice_metric} first." if result.slice_metric in names else ""
+        sections.append({"title": f"Slices of {result.best}", "text": text, "table": table(columns, cells)})
     plots = _plots(result, summary)
     if plots:
         sections.append({"title": "Plots", "plots": plots})
@@ -199,7 +201,7 @@ def _matrix(rows: list[dict[str, float]], classes: list[str]) -> Any:
                     number(counts[i, j]),
                     ha="center",
                     va="center",
-                    fontsize=6,
+                    fontsize=8,
                     color="white" if of_actual[i, j] > 0.5 else "#1c2430",
                 )
     return svg(figure, "Confusion matrix")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from switchyard.components.data.summary import TEST
-from switchyard.components.metrics import DIRECTION, PRIMARY, base, names
+from switchyard.components.metrics import DIRECTION, PRIMARY, base, direction, names
 
 FILE = "metrics.json"
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -137,6 +137,17 @@ class Evaluation:
         """The metric by which slices are compared: the deciding one, or the task's own if no slice has that of the user."""
         measured = base(self.metric) in DIRECTION or any(self.metric in values for values in self.candidate.slices.values())
         return self.metric if measured else PRIMARY.get(self.task, self.metric)
+
+    def worst_first(self, model: ModelResult) -> list[tuple[str, dict[str, float]]]:
+        """Returns a model's slices and their metrics, the worst by `slice_metric` first, those without it last."""
+        metric = self.slice_metric
+        sign = 1 if (direction(metric) > 0 if base(metric) in DIRECTION else self.higher_is_better) else -1
+
+        def rank(found: tuple[str, dict[str, float]]) -> float:
+            value = found[1].get(metric, math.nan)
+            return math.inf if math.isnan(value) else sign * value
+
+        return sorted(model.slices.items(), key=rank)
 
     @property
     def positive(self) -> str:

@@ -40,10 +40,10 @@ def axes(
     if left is not None:
         figure.subplots_adjust(left=left, bottom=0.14, right=0.97, top=0.88)
     ax = figure.subplots()
-    ax.set_title(title, color=INK, fontsize=9)
-    ax.set_xlabel(x, color=INK, fontsize=8)
-    ax.set_ylabel(y, color=INK, fontsize=8)
-    ax.tick_params(colors=INK, labelsize=7)
+    ax.set_title(title, color=INK, fontsize=10)
+    ax.set_xlabel(x, color=INK, fontsize=9)
+    ax.set_ylabel(y, color=INK, fontsize=9)
+    ax.tick_params(colors=INK, labelsize=8)
     for side, spine in ax.spines.items():
         spine.set_color(INK)
         spine.set_visible(side in ("left", "bottom"))
@@ -61,7 +61,7 @@ def svg(figure: Figure, label: str) -> Markup:
 
 def legend(ax: Any) -> None:
     """Adds a small legend to the axes."""
-    ax.legend(fontsize=6, frameon=False, labelcolor=INK)
+    ax.legend(fontsize=8, frameon=False, labelcolor=INK)
 
 
 def number(value: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from switchyard.components.pages.page import COLOURS, axes, number, render, svg, table
+from switchyard.components.pages.page import COLOURS, axes, legend, number, render, svg, table
 
 _MOST_PLOTS = 100
 _TOP_VALUES = 12
@@ -56,7 +56,7 @@ def statistics_sections(statistics: Statistics) -> list[dict[str, Any]]:
 
 def _plot(name: str, by_split: Mapping[str, Any]) -> Any:
     is_text = not next(iter(by_split.values())).HasField("num_stats")
-    figure, ax = axes(3.2, 2.0, title=name, left=0.36 if is_text else 0.13)
+    figure, ax = axes(3.2, 2.0, title=name, left=0.4 if is_text else 0.17)
     drawn = False
     for i, (split, feature) in enumerate(by_split.items()):
         colour = COLOURS[i % len(COLOURS)]
@@ -79,5 +79,5 @@ def _plot(name: str, by_split: Mapping[str, Any]) -> Any:
             drawn = True
     if not drawn:
         return None
-    ax.legend(fontsize=6, frameon=False, labelcolor="#7a8699")
+    legend(ax)
     return svg(figure, f"Distribution of {name}")

@@ -22,7 +22,7 @@ from switchyard.components.evaluation.results import CHAMPION, Evaluation, Model
 from switchyard.components.evaluation.servability import verdicts
 from switchyard.components.pages.artifacts import dataset_of, track_data
 from switchyard.components.progress import say, warn
-from switchyard.components.registration.descriptions import model_card, run_description
+from switchyard.components.registration.descriptions import model_card, next_step, run_description
 from switchyard.components.signing.config import SigningConfig
 from switchyard.components.signing.signatures import sign
 from switchyard.components.tracking import run as tracking
@@ -68,13 +68,15 @@ class Executor(base_executor.BaseExecutor):
             registrations[framework] = run.register(described)
         best = registrations[evaluation.best]
         _report(name, best)
-        run.tags({"mlflow.note.content": run_description(_outcome(name, best, evaluation), name, evaluation, summary, _ids(run))})
+        outcome, step = _outcome(name, best, evaluation).strip(), next_step(name, best, evaluation)
+        run.tags({"mlflow.note.content": run_description(outcome, name, evaluation, summary, _ids(run), step)})
         if evaluation.blessed and best.status == CHALLENGER:
             _track_overtaken(run, best)
         tracking.current_run().tags({"registration": best.status, "model_version": best.version or "", "why": best.why})
         folder = Path(artifact_utils.get_single_uri(output_dict["registration"]))
         folder.mkdir(parents=True, exist_ok=True)
         content = {"name": name, **asdict(best), "models": {n: asdict(r) for n, r in registrations.items()}}
+        content |= {"outcome": outcome, "next_step": step}
         (folder / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
         if best.status == REFUSED and not RunContext.current().journal:
             # On a cluster there is no journal to keep the registration, and no runner reports it after the stages.
@@ -128,7 +130,8 @@ def _outcome(name: str, best: Registration, evaluation: Evaluation) -> str:
     if best.status == REFUSED or (best.status == CHALLENGER and evaluation.blessed):
         return f"{name} is not promoted. {best.why}"
     if not evaluation.blessed:
-        return "; ".join(evaluation.failures)
+        kept = f"{evaluation.best} is kept as challenger: {name} version {best.version}. " if best.status == CHALLENGER else ""
+        return f"{kept}{'; '.join(evaluation.failures)}."
     if best.status == DEFERRED:
         return f"{evaluation.best} is registered as {name} when MLflow is reachable. {best.why}"
     return f"{evaluation.best} is {best.status}: {name} version {best.version}. {best.why}"

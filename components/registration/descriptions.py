@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.page import models_table
 from switchyard.components.evaluation.results import CHAMPION, Evaluation, ModelResult
-from switchyard.components.metrics import DIRECTION, base, direction
 from switchyard.components.pages.page import number
 from switchyard.components.text.markdown import plain
 from switchyard.components.tracking.environment import IMAGE, LOCK
+from switchyard.components.tracking.model_registry import CHALLENGER, DEFERRED, Registration
+from switchyard.components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
 from switchyard.components.training.start import STARTED_FROM, STARTED_FROM_DIGEST
 
 # Lengths of MLflow's columns for a version's description and a tag.
@@ -21,7 +23,28 @@ _MOST_SLICES = 5
 _FIGURES = re.compile(r"[\d.,+\-e]*(?: to [\d.,+\-e]+)?")
 
 
-def run_description(outcome: str, name: str, evaluation: Evaluation, summary: DatasetSummary, run: tuple[str, str] | None) -> str:
+def next_step(name: str, found: Registration, evaluation: Evaluation) -> str:
+    """Returns the command that changes what the run decided about its best candidate; empty if there is none.
+
+    Args:
+        name: name of the registered model.
+        found: registration of the best candidate.
+        evaluation: evaluation of all models.
+    """
+    model = shlex.quote(name)
+    if found.status == DEFERRED:
+        return "To register it when MLflow is reachable: switchyard upload"
+    if found.status == CHALLENGER:
+        force = "" if evaluation.blessed else " --force"
+        return f"To promote it anyway: switchyard models promote {model} {found.version}{force} --why REASON"
+    if found.status == REGISTERED_CHAMPION and evaluation.standing_champion:
+        return f"To return to version {evaluation.standing_champion}: switchyard models rollback {model} --why REASON"
+    return ""
+
+
+def run_description(
+    outcome: str, name: str, evaluation: Evaluation, summary: DatasetSummary, run: tuple[str, str] | None, step: str = ""
+) -> str:
     """Returns the description of a pipeline's MLflow run.
 
     Args:
@@ -30,10 +53,12 @@ def run_description(outcome: str, name: str, evaluation: Evaluation, summary: Da
         evaluation: evaluation of all models.
         summary: the data.
         run: ids of the run's experiment and the run, for links; None when MLflow was unreachable.
+        step: see `next_step`.
     """
     head, rows = models_table(evaluation)
     parts = [
         f"**{'Blessed' if evaluation.blessed else 'Not blessed'}.** {plain(outcome)}",
+        plain(step),
         _table(head, rows),
         _bullets(evaluation.lines()),
         _data(summary),
@@ -94,7 +119,7 @@ def _joined(parts: Sequence[str], most: int) -> str:
     """Returns the parts that fit: one that is cut in the middle would lose the end of its table."""
     ending = "… More is in the report of the run."
     text, whole = "", True
-    for part in parts:
+    for part in filter(None, parts):
         fits = len(text) + len(part) + len(ending) + 4 <= most
         text += f"{part}\n\n" if fits else ""
         whole = whole and fits
@@ -124,10 +149,8 @@ def _metrics(result: ModelResult, evaluation: Evaluation) -> str:
 
 def _worst_slices(result: ModelResult, evaluation: Evaluation) -> str:
     metric = evaluation.slice_metric
-    known = [(values[metric], key, values) for key, values in result.slices.items() if metric in values]
-    rising = direction(metric) > 0 if base(metric) in DIRECTION else evaluation.higher_is_better
-    worst = sorted(known, key=lambda k: k[0], reverse=not rising)[:_MOST_SLICES]
-    rows = [[key, number(value), number(values.get("example_count"))] for value, key, values in worst]
+    worst = [(key, values) for key, values in evaluation.worst_first(result) if metric in values][:_MOST_SLICES]
+    rows = [[key, number(values[metric]), number(values.get("example_count"))] for key, values in worst]
     return _table(["slice", metric, "rows"], rows)
 
 

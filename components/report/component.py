@@ -51,15 +51,20 @@ class Executor(base_executor.BaseExecutor):
             for name, run in zip(names, input_dict["model_run"], strict=True)
         }
         config = exec_properties["config"]
+        registration = json.loads((Path(uris["registration"]) / "registration.json").read_text(encoding="utf-8"))
         models = ModelPart(
             {name: result["history"] for name, result in results.items() if result["history"]},
             {name: result[TUNED] for name, result in results.items() if result.get(TUNED)},
             {name: result[WEIGHTS] for name, result in results.items() if WEIGHTS in result},
             evaluation,
-            _lineage(uris, {n: m.uri for n, m in zip(names, input_dict["model"], strict=True)}, summary, evaluation),
+            _lineage(
+                uris, {n: m.uri for n, m in zip(names, input_dict["model"], strict=True)}, summary, evaluation, registration
+            ),
             _reproduce(),
             config,
             load(uris["infra_blessing"]) if "infra_blessing" in uris else {},
+            registration["outcome"],
+            registration["next_step"],
         )
         page = run_report(exec_properties["pipeline_name"], data, models)
         target = Path(artifact_utils.get_single_uri(output_dict["report"]))
@@ -69,9 +74,12 @@ class Executor(base_executor.BaseExecutor):
 
 
 def _lineage(
-    uris: Mapping[str, str], models: Mapping[str, str], summary: DatasetSummary, evaluation: Evaluation
+    uris: Mapping[str, str],
+    models: Mapping[str, str],
+    summary: DatasetSummary,
+    evaluation: Evaluation,
+    registration: Mapping[str, Any],
 ) -> list[tuple[str, str, str]]:
-    registration = json.loads((Path(uris["registration"]) / "registration.json").read_text(encoding="utf-8"))
     version = f"version {registration['version']}" if registration["version"] else "none"
     return [
         ("data", f"SHA-256 {summary.fingerprint[:16]}", ", ".join(summary.files[:3])),

@@ -28,6 +28,8 @@ class ModelPart:
         reproduce: commands that reproduce the run.
         config: resolved config as YAML.
         servability: candidate -> result of infra validation; empty without that stage.
+        outcome: what became of the best candidate, in one sentence.
+        next_step: the command that changes this; empty if there is none.
     """
 
     histories: Mapping[str, Sequence[Mapping[str, float]]]
@@ -38,13 +40,18 @@ class ModelPart:
     reproduce: str
     config: str
     servability: Mapping[str, Servability]
+    outcome: str
+    next_step: str
 
 
 def run_report(name: str, data: DataPart, models: ModelPart) -> str:
     """Returns the HTML report of a run."""
+    same_rows, *rest = evaluation_sections(models.evaluation, data.summary)
     sections = [
+        _decision_section(data, models),
+        same_rows,
         verdict_section(models.evaluation),
-        *evaluation_sections(models.evaluation, data.summary),
+        *rest,
         *_serving_sections(models.servability),
         *_training_sections(models.histories, models.tuned, models.weights),
         *data_sections(data),
@@ -53,6 +60,22 @@ def run_report(name: str, data: DataPart, models: ModelPart) -> str:
         {"title": "The resolved config", "code": models.config, "folded": True},
     ]
     return render(f"{name}: {models.evaluation.best}", subtitle(data.summary), sections)
+
+
+def _decision_section(data: DataPart, models: ModelPart) -> dict[str, Any]:
+    """Returns the summary: what was decided and why, by the three checks, and what to do next."""
+    found, number_of_warnings = models.evaluation, len(data.verdict.findings)
+    warnings = f" with {number_of_warnings} warning{'s' * (number_of_warnings > 1)}" if number_of_warnings else ""
+    bad = [name for name, each in models.servability.items() if not each.servable]
+    served = f"{', '.join(bad)} cannot be served" if bad else "served predictions equal the evaluated ones"
+    verdict = "blessed" if found.blessed else "not blessed"
+    lines = [
+        models.outcome,
+        f"Data gate: passed{warnings}. Model gate: {found.best} is {verdict}.",
+        *([f"Infra validation: {served}."] if models.servability else []),
+        models.next_step,
+    ]
+    return {"title": "Decision", "good": found.blessed, "verdict": verdict, "lines": [line for line in lines if line]}
 
 
 def _serving_sections(found: Mapping[str, Servability]) -> list[dict[str, Any]]:

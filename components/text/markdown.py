@@ -6,7 +6,9 @@ import re
 
 # Named entities, as KFP's renderer does not decode numbered ones; a backslash does not escape HTML.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_MARKUP = re.compile(r"""([!"#$%'()*+,\-./:;=?@\[\\\]^_`{|}~])""")
+# MLflow's renderer (showdown) shows the backslash before other characters than these; before a colon and an @, too, which are
+# escaped where they would make a link, an emoji or a mention.
+_MARKUP = re.compile(r"([!#()*+\-.=@\[\\\]_`{|}~]|:(?=//|[A-Za-z_+\-][\w+\-]*:))")
 _MOST_CHARACTERS = 1000
 
 

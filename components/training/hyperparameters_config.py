@@ -27,7 +27,8 @@ class EarlyStopping(Section):
     """Stop training when a metric of the eval split stops improving; the best epoch's weights are kept either way.
 
     Attributes:
-        metric: the metric, by which the best epoch is chosen too; `val_auc` for binary tasks, `val_mae` for regression.
+        metric: the metric, by which the best epoch is chosen too; `val_auc` for binary and multilabel tasks, `val_mae` for
+            regression and multioutput.
         patience: epochs without improvement before training stops.
         min_delta: smallest change of the metric for the better that counts as an improvement.
     """

@@ -123,7 +123,8 @@ class TuneConfig(Section):
             `l2`. Each trainer searches its own.
         trials: combinations to try, including failed and pruned ones.
         parallel: trials at the same time, each in a process of its own with all devices.
-        metric: metric of the eval split, in the trial's best epoch; `val_auc` for binary tasks, `val_mae` for regression.
+        metric: metric of the eval split, in the trial's best epoch; `val_auc` for binary and multilabel tasks, `val_mae` for
+            regression and multioutput.
         sampler: `tpe` learns from earlier trials, `random` does not.
         pruner: `median` ends a trial that is worse than the median of earlier trials at the same epoch; `null` disables
             pruning.

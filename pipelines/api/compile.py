@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from switchyard.pipelines.api.output_path import check_output
 from switchyard.pipelines.api.pipeline_argument import load
 from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.config.stage_settings import code_paths
+from switchyard.pipelines.config.stage_settings import code_paths, code_texts
 from switchyard.pipelines.preflight import check_code, check_code_loads, check_inputs, check_task
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.kubeflow.carried_files import packed
@@ -127,7 +128,8 @@ def _compiled(
             f"warning: the Workflow will have about {size.total / 1000:,.0f} kB of at most {LIMIT / 1000:,.0f}, with the "
             "pipeline's files in it; where tracking.uri names an MLflow server (http://...), they are uploaded there instead",
         )
-    return compiled, config, record
+    # The pipeline has the user's code already, and is of limited size; MLflow's run gets it from here.
+    return compiled, config, replace(record, texts=record.texts | code_texts(config))
 
 
 def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None]) -> PipelineConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from switchyard.components.training.settings import TrainerSettings
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.user_code.files import listed_files
 from switchyard.components.user_code.huggingface import model_snapshot, tokenizer_snapshot
-from switchyard.components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
+from switchyard.components.user_code.loading import UserCode, file_of, imported_files, is_file, snapshot, split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
 # Part of the stages' settings, so that a newer Switchyard does not reuse an older one's cached results.
@@ -106,7 +107,7 @@ def code_files(config: PipelineConfig) -> list[Path]:
         UserError: a file does not exist, or lies in no folder of the code.
     """
     files = listed_files(config.files)
-    folders = {f.parent for f in (*code_paths(config), *(file_of(f) for f in config.trainer.frameworks if is_file(f)))}
+    folders = {f.parent for f in _python_files(config)}
     for file in files:
         if not any(file.is_relative_to(folder) for folder in folders):
             known = (
@@ -116,6 +117,17 @@ def code_files(config: PipelineConfig) -> list[Path]:
             )
             raise UserError(f"files: {file} is outside the folders of the code ({known}); move it beside the code that opens it.")
     return files
+
+
+def code_texts(config: PipelineConfig) -> dict[str, str]:
+    """Returns the user's Python files, with those of their folders that they import: path below `code/` -> content."""
+    files = {file for given in _python_files(config) for file in imported_files(given, "files")}
+    root = os.path.commonpath([file.parent for file in files]) if files else ""
+    return {f"code/{f.relative_to(root).as_posix()}": f.read_text(encoding="utf-8", errors="replace") for f in sorted(files)}
+
+
+def _python_files(config: PipelineConfig) -> list[Path]:
+    return [*code_paths(config), *(file_of(f) for f in config.trainer.frameworks if is_file(f))]
 
 
 def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> TrainerSettings:

@@ -24,7 +24,7 @@ from switchyard.components.training.trainers import TRAINERS, check_installed
 from switchyard.components.training.workers.training_process import STAGES_OWN, TrainingServers
 from switchyard.components.user_code import huggingface
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.config.stage_settings import trainer_settings
+from switchyard.pipelines.config.stage_settings import code_texts, trainer_settings
 from switchyard.pipelines.preflight import check_inputs, check_signing
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.contract import CompiledPipeline, Program, Runner, RunResult, StageResult
@@ -195,6 +195,7 @@ class MachineRun(abc.ABC, Generic[Program]):
         self._compiled, self._workspace, self._display, self._logs = compiled, workspace, display, logs
         self._trainer = trainer
         self._tracker = RunTracker(compiled.config, workspace, logs.name, trainer, source)
+        self._tracker.log_texts(code_texts(compiled.config))
         self._results: dict[str, StageResult] = {}
         # Stage -> output key -> URI.
         self._outputs: dict[str, dict[str, str]] = {}

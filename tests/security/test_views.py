@@ -75,7 +75,14 @@ def test_any_text_is_shown_literally(text):
 def test_no_text_becomes_a_link():
     found = plain("see https://evil.example or www.evil.example or me@evil.example")
 
-    assert not re.search(r"://|www\.|[a-z]@[a-z]", found)
+    assert not re.search(r"[a-z]://|www\.|[a-z]@[a-z]", found)
+
+
+@pytest.mark.core
+def test_a_text_without_markup_has_no_backslash_which_mlflow_would_show():
+    text = "b is champion: 95 % interval, 'a/b' at 12:30:45; $5? ^"
+    assert plain(text) == text
+    assert plain("a :smile: b") == "a \\:smile: b"
 
 
 @pytest.mark.core

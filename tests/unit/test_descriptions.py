@@ -10,8 +10,9 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.page import evaluation_sections
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
 from switchyard.components.evaluation.row_plots import confusion_metrics
-from switchyard.components.registration.descriptions import model_card, run_description
+from switchyard.components.registration.descriptions import model_card, next_step, run_description
 from switchyard.components.text.markdown import plain
+from switchyard.components.tracking.model_registry import Registration
 from switchyard.pipelines.runners.kubeflow.task.views import write_views
 
 SUMMARY = DatasetSummary(
@@ -48,6 +49,37 @@ def test_a_run_says_its_verdict_and_figures_and_links_to_its_report():
     assert "(#/experiments/1/runs/abc/artifacts/report/report.html)" in text
     assert "train 800, eval 100, test 100" in text
     assert "switchyard run" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "failures", "step"),
+    [
+        ("champion", (), "To return to version 3: switchyard models rollback 'my model' --why REASON"),
+        ("challenger", ("worse",), "To promote it anyway: switchyard models promote 'my model' 4 --force --why REASON"),
+        ("challenger", (), "To promote it anyway: switchyard models promote 'my model' 4 --why REASON"),
+        ("deferred", (), "To register it when MLflow is reachable: switchyard upload"),
+        ("not blessed", ("worse",), ""),
+    ],
+)
+def test_a_run_names_the_command_that_changes_what_it_decided(status, failures, step):
+    found = evaluation(failures=failures)
+    assert next_step("my model", Registration(status, "4", "3"), found) == step
+    text = run_description("", "my model", found, SUMMARY, None, step)
+    assert plain(step) in text
+    assert "\n\n\n" not in text
+
+
+def test_a_first_champion_has_no_version_to_return_to():
+    first = dataclasses.replace(evaluation(), standing_champion=None)
+    assert next_step("m", Registration("champion", "1", "1"), first) == ""
+
+
+def test_a_page_shows_the_worst_slices_first_and_those_without_a_figure_last():
+    slices = {"a=1": {"auc": 0.9}, "a=2": {}, "a=3": {"auc": 0.5}, "a=4": {"auc": float("nan")}, "a=5": {"auc": 0.7}}
+    _, section, *_ = evaluation_sections(evaluation(slices), SUMMARY)
+    assert [row[0] for row in section["table"]["rows"]] == ["a=3", "a=5", "a=1", "a=2", "a=4"]
+    assert section["text"] == "The worst by auc first."
+    assert section["table"]["head"] == ["slice", "auc", "champion"]
 
 
 def test_a_run_without_an_mlflow_server_has_no_links():

@@ -87,3 +87,21 @@ def test_the_data_gate_gets_the_other_settings_that_concern_the_data(config):
 def test_settings_of_another_version_are_refused():
     with pytest.raises(ValidationError, match="extra"):
         DataGateSettings.model_validate_json('{"version": "9", "unknown": 1}')
+
+
+def test_the_users_code_is_all_python_files_that_the_config_leads_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "losses").mkdir()
+    for name, text in {
+        "model.py": "import layers\n",
+        "layers.py": "import torch\n",
+        "unused.py": "",
+        "losses/mine.py": "def loss(labels, outputs): ...\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    trainer = {"framework": "pytorch", "model": "model.py", "loss": "losses/mine.py:loss"}
+    config = load_config(None, document={**DOCUMENT, "trainer": trainer, "tune": None})
+    found = stage_settings.code_texts(config)
+    assert list(found) == ["code/layers.py", "code/losses/mine.py", "code/model.py"]
+    assert found["code/model.py"] == "import layers\n"
+    assert stage_settings.code_texts(load_config(None, document={"name": "x", "data": {"path": "d.csv"}, "label": "y"})) == {}

@@ -70,8 +70,7 @@ class RunTracker:
         record = run_record(config, trainer, source)
         self._parent = self._start(PARENT_KEY, record.name, record.tags, record)
         self._parent.params(record.params)
-        for name, text in record.texts.items():
-            self._parent.text(text, name)
+        self.log_texts(record.texts)
 
     @property
     def run_id(self) -> str | None:
@@ -172,6 +171,11 @@ class RunTracker:
                 tracking.client(self._uri).delete_run(run.run_id)
             except Exception as error:  # see _start; the run is then ended with its parent
                 _log.warning("MLflow at %s: %s", mask(self._uri), mask(str(error)))
+
+    def log_texts(self, texts: Mapping[str, str]) -> None:
+        """Uploads texts to the parent run: artifact path -> content."""
+        for name, text in texts.items():
+            self._parent.text(text, name)
 
     def log_file(self, path: Path, folder: str) -> None:
         """Uploads a file to the parent run, if the file exists."""
