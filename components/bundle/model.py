@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,21 @@ class BundleInfo:
     sample_weight: str = ""
     output_shape: list[int] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
+
+    @cached_property
+    def by_name(self) -> dict[str, RawFeature]:
+        """Raw features by their names."""
+        return {f.name: f for f in self.features}
+
+    @cached_property
+    def needed(self) -> list[str]:
+        """Names of the raw features without which a row cannot be scored."""
+        return [f.name for f in self.features if f.width is not None]
+
+    @cached_property
+    def scalar_numbers(self) -> list[RawFeature]:
+        """Raw features of one number per row, see `RawFeature.holds_numbers`."""
+        return [f for f in self.features if f.is_scalar and f.holds_numbers]
 
     @property
     def models(self) -> list[Member]:

@@ -1,4 +1,4 @@
-"""Batches requests dynamically: requests queued during a prediction form the next batch; an idle model never waits."""
+"""Batches requests dynamically: all that have arrived when the model is idle form the next batch; it never waits for others."""
 
 from __future__ import annotations
 
@@ -74,11 +74,19 @@ class Batcher:
     async def _work(self) -> None:
         try:
             while self._waiting:
+                await self._read_arrived()
                 batch = self._next()
                 if batch:
                     await self._answer(batch)
         finally:
             self._worker = None
+
+    async def _read_arrived(self) -> None:
+        """Lets the event loop read the requests that have arrived; Python would decode them beside a smaller batch, no sooner."""
+        before = 0
+        while before < len(self._waiting):
+            before = len(self._waiting)
+            await asyncio.sleep(0)
 
     def _next(self) -> list[_Waiting]:
         batch: list[_Waiting] = []

@@ -16,7 +16,7 @@ from switchyard.components.serving.bounds import InputError
 
 _TOGETHER = 4
 _TOGETHER_AT_LEAST = 64 << 20
-_AT_ONCE = 16 << 10
+_AT_ONCE = 64 << 10
 LARGE = 1 << 20
 _T = TypeVar("_T")
 

@@ -61,6 +61,7 @@ class RequestMiddleware:
     def __init__(
         self,
         app: Any,
+        fault_of: Callable[[str, Exception], Response | None],
         metrics: Metrics,
         limits: Limits,
         *,
@@ -68,7 +69,7 @@ class RequestMiddleware:
         access_log: Callable[[dict[str, Any]], None] | None,
         hosts: AllowedHosts | None = None,
     ) -> None:
-        self._app, self._metrics, self._limits = app, metrics, limits
+        self._app, self._fault_of, self._metrics, self._limits = app, fault_of, metrics, limits
         self._token = f"Bearer {token}".encode() if token else None
         self._access_log, self._hosts = access_log, hosts
 
@@ -105,9 +106,13 @@ class RequestMiddleware:
             if not started:
                 message = f"no answer within {self._limits.seconds:g} s; send fewer rows, or try again."
                 await fault(scope["path"], 504, message)(scope, receive, send_on)
-        except Exception:
-            # Starlette re-raises the error after sending the 500 response.
-            _log.exception("request %s", identifier.decode())
+        except Exception as error:
+            answer = self._fault_of(scope["path"], error)
+            if answer is None:
+                _log.exception("request %s", identifier.decode())
+                answer = fault(scope["path"], 500, "internal server error; see the server's log")
+            if not started:
+                await answer(scope, receive, send_on)
         finally:
             self._note(scope, status, time.perf_counter() - begin, notes, identifier)
 

@@ -6,6 +6,7 @@ import math
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.data.added_columns import may_be_added
 from switchyard.components.errors import did_you_mean
 from switchyard.components.serving.bounds import Bounds, InputError, shortened, shown
-from switchyard.components.serving.lists import check_unusual, is_plain, plain_lists
+from switchyard.components.serving.lists import check_unusual, plain_lists
 from switchyard.components.values.cells import FLOAT32_MAX
 from switchyard.components.values.conversion import MISSING, Fitted, Misfit, fit_values, model_column, only_images
 from switchyard.components.values.images import pixel_count
@@ -26,6 +27,7 @@ from switchyard.components.values.targets import EXACT
 _BOUNDS = Bounds()
 # Response header that lists unused columns of the request.
 IGNORED_HEADER = "x-switchyard-ignored"
+_SMALL = 512  # maximum values for which one loop over all columns is the faster one
 _NAMED = 200  # maximum number of columns listed in a message
 
 
@@ -35,24 +37,24 @@ def check_names(info: BundleInfo, names: Collection[str]) -> None:
     Raises:
         InputError: a column is unknown or missing, or there are no columns.
     """
-    known = {f.name for f in info.features}
+    known, given = info.by_name, set(names)
+    if given and given <= known.keys() and given.issuperset(info.needed):
+        return
     for name in names:
         if name not in known and not may_be_added(name):
             extra = " It is the label, which the model predicts." if name in (info.label, *info.labels) else _alike(name, known)
             extra = " It holds the weights of training rows, which are no input." if name == info.sample_weight else extra
             raise InputError(f"column {shortened(name)} is unknown.{extra} Columns: {_names(info)}.")
-    needed = [f.name for f in info.features if f.width is not None]
-    missing = [name for name in needed if name not in names]
+    missing = [name for name in info.needed if name not in given]
     if missing:
-        raise InputError(f"column {missing[0]!r} is missing.{_others(missing)} Columns needed: {_listed(needed)}.")
+        raise InputError(f"column {missing[0]!r} is missing.{_others(missing)} Columns needed: {_listed(info.needed)}.")
     if not names:
         raise InputError(f"no columns. Columns: {_names(info)}.")
 
 
 def left_aside(info: BundleInfo, names: Collection[str]) -> dict[str, str]:
     """Returns the response header that lists ignored columns, such as a stored index; empty if there are none."""
-    known = {f.name for f in info.features}
-    found = [repr(n) for n in names if n not in known and may_be_added(n)]
+    found = [repr(n) for n in names if n not in info.by_name and may_be_added(n)]
     return {IGNORED_HEADER: ", ".join(found)} if found else {}
 
 
@@ -70,11 +72,7 @@ def columns_of(info: BundleInfo, given: Mapping[str, Any], bounds: Bounds = _BOU
             in a required feature; there are no rows, or too many.
     """
     check_names(info, given)
-    counts = {name: _length(name, values) for name, values in given.items()}
-    first, rows = next(iter(counts.items()))
-    for name, count in counts.items():
-        if count != rows:
-            raise InputError(f"column {name!r} has {count} rows where {first!r} has {rows}.")
+    rows = _count(given)
     if rows == 0:
         raise InputError("no rows: send one or more.")
     bounds.check_rows(rows)
@@ -93,29 +91,48 @@ def wrong_width(feature: RawFeature, shape: Sequence[int]) -> InputError:
 
 
 def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Columns:
-    """Returns all scalar numeric columns, converted at once; empty if any needs the slow path (type, missing, out of range).
+    """Returns the scalar numeric columns that need no detailed check (of types, missing values, range), converted at once.
 
     Checking thirty columns one by one takes a large part of a small request's time (decision 9).
     """
-    scalars = [f for f in info.features if is_plain(f) and f.width in (1, None) and not f.is_list and f.name in given]
-    flat = array("d")
-    try:
-        for feature in scalars:
-            flat.extend(_as_doubles(given[feature.name]))
-    except (TypeError, OverflowError):
+    flat, converted = _small_numbers(info, given, rows), info.scalar_numbers
+    if not flat:
+        converted = []
+        for feature in info.scalar_numbers:
+            try:
+                doubles = _as_doubles(given.get(feature.name))
+            except (TypeError, OverflowError):
+                continue
+            if len(doubles) == rows:
+                flat.extend(doubles)
+                converted.append(feature)
+    if not converted:
         return {}
-    if not scalars or len(flat) != len(scalars) * rows:
-        return {}
-    cells = np.frombuffer(flat).reshape(len(scalars), rows)
-    whole = [i for i, f in enumerate(scalars) if f.dtype == "int64"]
-    fits = (np.abs(cells) <= FLOAT32_MAX).all() and (np.abs(cells[whole]) < EXACT).all()
-    if not fits or (cells[whole] != np.trunc(cells[whole])).any():
-        return {}
+    cells = np.frombuffer(flat).reshape(len(converted), rows)
+    sizes = np.abs(cells)
+    fits = (sizes <= FLOAT32_MAX).all(axis=1)
+    whole = np.array([f.dtype == "int64" for f in converted])
+    if whole.any():
+        fits &= ~whole | ((sizes < EXACT) & (cells == np.trunc(cells))).all(axis=1)
+    if not fits.all():
+        cells, converted = cells[fits], list(compress(converted, fits))
+    floats, present = cells.astype(np.float32), np.ones(rows, dtype=np.int64)
     found: dict[str, np.ndarray | Ragged] = {}
-    for feature, values in zip(scalars, cells, strict=True):
-        typed = values.astype(feature.dtype)
-        found[feature.name] = typed[:, np.newaxis] if feature.width else Ragged(typed, np.ones(rows, dtype=np.int64))
+    for i, feature in enumerate(converted):
+        values = floats[i] if feature.dtype == "float32" else cells[i].astype(feature.dtype)
+        found[feature.name] = values[:, np.newaxis] if feature.width else Ragged(values, present)
     return found
+
+
+def _small_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> array[float]:
+    """Returns all scalar numeric columns one after the other as float64; empty if they are large or one is no list of numbers."""
+    columns = [given.get(f.name) for f in info.scalar_numbers]
+    if rows * len(columns) > _SMALL or set(map(type, columns)) != {list}:
+        return array("d")
+    try:
+        return array("d", chain.from_iterable(columns))  # type: ignore[arg-type]
+    except (TypeError, OverflowError):
+        return array("d")
 
 
 def _as_doubles(values: Any) -> array[float]:
@@ -147,6 +164,19 @@ def _alike(name: str, known: Collection[str]) -> str:
 
 def _others(missing: Sequence[str]) -> str:
     return f" Also missing: {', '.join(missing[1:6])}{', ...' if len(missing) > 6 else ''}." if len(missing) > 1 else ""
+
+
+def _count(given: Mapping[str, Any]) -> int:
+    """Returns the number of rows. Raises InputError if the columns differ in it."""
+    kinds = set(map(type, given.values()))
+    if kinds == {list} and len(lengths := set(map(len, given.values()))) == 1:
+        return int(lengths.pop())
+    counts = {name: _length(name, values) for name, values in given.items()}
+    first, rows = next(iter(counts.items()))
+    for name, count in counts.items():
+        if count != rows:
+            raise InputError(f"column {name!r} has {count} rows where {first!r} has {rows}.")
+    return rows
 
 
 def _length(name: str, values: Any) -> int:
@@ -218,7 +248,7 @@ def _plain_texts(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged 
 
 
 def _numbers_with_gaps(feature: RawFeature, values: list[Any]) -> Ragged | None:
-    if feature.width is not None or not is_plain(feature) or not set(map(type, values)) <= {int, float, type(None)}:
+    if feature.width is not None or not feature.holds_numbers or not set(map(type, values)) <= {int, float, type(None)}:
         return None
     try:
         cells = np.array(values, dtype=np.float64)

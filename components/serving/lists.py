@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from switchyard.components.serving.bounds import InputError
-from switchyard.components.values.cells import FLOAT32_MAX, number_of
+from switchyard.components.values.cells import FLOAT32_MAX
 from switchyard.components.values.raw_features import Ragged, RawFeature
 from switchyard.components.values.spelling import FLOAT, INTEGER
 from switchyard.components.values.targets import EXACT
@@ -19,15 +19,10 @@ _MOST = 1 << 20  # maximum values of a column that are converted at once
 _PLAIN = ("", INTEGER, FLOAT)
 
 
-def is_plain(feature: RawFeature) -> bool:
-    """Whether any number of the feature's dtype is a valid value that is not missing."""
-    if feature.dtype == "string" or feature.meaning not in _PLAIN:
-        return False
-    return not feature.missing or all(number_of(m) is None for m in feature.missing)
-
-
 def kinds_of(values: list[Any]) -> set[type]:
     """Returns the set of the values' types."""
+    if len(values) <= _PART:
+        return set(map(type, values))
     found: set[type] = set()
     for at in range(0, len(values), _PART):
         found |= set(map(type, values[at : at + _PART]))

@@ -26,6 +26,14 @@ from switchyard.components.values.base64_values import from_base64
 BINARY_HEADER = "inference-header-content-length"
 # Parameters of protocol extensions that would change an output. They are not supported.
 _OUTPUT_EXTENSIONS = {"classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"}
+# Datatype -> types of its values in JSON; objects such as {"b64": ...} are validated later, with their column.
+_KINDS = {
+    **{kind: {int, float, type(None)} for kind in DATATYPES},
+    BOOL: {bool, type(None)},
+    TEXT: {str, dict, type(None)},
+}
+# Of a tensor without parameters: name, datatype, shape and data.
+_FIELDS = 4
 _BOUNDS = Bounds()
 
 
@@ -66,7 +74,9 @@ def decode(body: bytes | bytearray, json_length: int | None, info: BundleInfo, b
     return read_request(read_json(head, info, bounds), tail, info, bounds)
 
 
-def read_request(document: Mapping[str, Any], tail: memoryview, info: BundleInfo, bounds: Bounds) -> InferRequest:
+def read_request(
+    document: Mapping[str, Any], tail: memoryview, info: BundleInfo, bounds: Bounds, given: dict[str, Any] | None = None
+) -> InferRequest:
     """Returns a request of which the JSON has been read; see `decode`.
 
     Args:
@@ -74,11 +84,12 @@ def read_request(document: Mapping[str, Any], tail: memoryview, info: BundleInfo
         tail: the binary tensors.
         info: metadata of the bundle.
         bounds: limits of a request.
+        given: see `InferRequest.given`; None to read the inputs.
     """
     request_id = document.get("id")
     if not isinstance(request_id, str | None):
         raise InputError("'id' must be a text.")
-    given = _read_tensors(_named(document), tail, info, bounds)
+    given = _read_tensors(_named(document), tail, info, bounds) if given is None else given
     parameters = _parameters(document, "the request")
     return InferRequest(
         request_id or str(uuid.uuid4()), given, _wanted(document, info), parameters.get("binary_data_output") is True
@@ -101,17 +112,20 @@ def _named(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
-    """Returns raw feature -> values; checks all names and shapes before it reads values."""
+    """Returns raw feature -> values."""
     check_names(info, tensors)
-    features = {f.name: f for f in info.features}
-    # A stored index is parsed to find the start of the next tensor, but not used.
-    shapes = {n: _shape(features.get(n, RawFeature(n, "string", None)), tensor, bounds) for n, tensor in tensors.items()}
     given: dict[str, Any] = {}
     at = 0
     for name, tensor in tensors.items():
+        feature = info.by_name.get(name)
+        if feature is not None and (usual := _usual(feature, tensor, bounds)) is not None:
+            given[name] = usual
+            continue
+        # A stored index is parsed to find the start of the next tensor, but not used.
+        shape = _shape(feature or RawFeature(name, "string", None), tensor, bounds)
         size = _parameters(tensor, f"column {name!r}").get("binary_data_size")
         if size is None:
-            given[name] = _from_json(name, tensor, shapes[name])
+            given[name] = _from_json(name, tensor, shape)
             continue
         if tensor.get("data"):
             raise InputError(f"column {name!r} has both 'data' and binary_data_size; send one of them.")
@@ -119,11 +133,21 @@ def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info:
             raise InputError(
                 f"column {name!r}: binary_data_size {brief(size)} is not within the {len(tail)} bytes after the JSON."
             )
-        given[name] = _from_bytes(name, tensor, shapes[name], tail[at : at + size])
+        given[name] = _from_bytes(name, tensor, shape, tail[at : at + size])
         at += size
     if at != len(tail):
         raise InputError(f"{len(tail) - at} bytes of the body do not belong to an input.")
     return given
+
+
+def _usual(feature: RawFeature, tensor: Mapping[str, Any], bounds: Bounds) -> list[Any] | None:
+    """Returns the values of a tensor of JSON values, one per row, without parameters; None if it needs the detailed checks."""
+    datatype, shape, data = tensor.get("datatype"), tensor.get("shape"), tensor.get("data")
+    if len(tensor) != _FIELDS or type(datatype) is not str or type(shape) is not list or type(data) is not list:
+        return None
+    if not feature.is_scalar or shape != [len(data)] or type(shape[0]) is not int or len(data) > bounds.rows:
+        return None
+    return data if kinds_of(data) <= _KINDS.get(datatype, set()) else None
 
 
 def _parameters(of: Mapping[str, Any], what: str) -> Mapping[str, Any]:
@@ -168,9 +192,8 @@ def _from_json(name: str, tensor: Mapping[str, Any], shape: list[int]) -> Any:
     count = math.prod(shape)
     if len(data) != count:
         raise InputError(f"column {name!r}: the shape {shape} takes {count} values, 'data' has {len(data)}.")
-    kinds = kinds_of(data) - {type(None)}
-    # Objects such as {"b64": ...} are validated later, with their column.
-    allowed = {str, dict} if datatype == TEXT else {bool} if datatype == BOOL else {int, float}
+    kinds = kinds_of(data)
+    allowed = _KINDS[datatype]
     if not kinds <= allowed:
         wanted = {TEXT: "texts", BOOL: "true or false"}.get(datatype, "numbers")
         received = next(v for v in data if type(v) in kinds - allowed)

@@ -30,7 +30,7 @@ class Limits:
 
     body: int = 16 << 20
     rows: int = Bounds.rows
-    batch_rows: int = 1024
+    batch_rows: int = 2048
     waiting: int = 256
     seconds: float = 30.0
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.values.spelling import FLOAT, INTEGER
+from switchyard.components.values.targets import number_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,18 @@ class RawFeature:
     counts: Sequence[int] = ()
     is_bytes: bool = False
     image: Sequence[int] = ()
+
+    @cached_property
+    def is_scalar(self) -> bool:
+        """Whether a row has one value, or at most one."""
+        return self.width == 1 or (self.width is None and not self.is_list)
+
+    @cached_property
+    def holds_numbers(self) -> bool:
+        """Whether any number is a value, of no other meaning and not missing."""
+        if self.dtype == "string" or self.meaning not in ("", INTEGER, FLOAT):
+            return False
+        return not self.missing or all(number_of(m) is None for m in self.missing)
 
 
 def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, width: int | None = None) -> RawFeature:

@@ -42,7 +42,7 @@ from switchyard.pipelines.commands.options import (
 @click.option(
     "--max-rows", default=10_000, show_default=True, type=click.IntRange(1), help="Largest number of rows in a request."
 )
-@click.option("--batch-rows", default=1024, show_default=True, type=click.IntRange(1), help="Largest batch, in rows.")
+@click.option("--batch-rows", default=2048, show_default=True, type=click.IntRange(1), help="Largest batch, in rows.")
 @click.option(
     "--queue", default=256, show_default=True, type=click.IntRange(1), help="Longest queue of requests; further ones get 503."
 )
