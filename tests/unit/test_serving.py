@@ -1,9 +1,11 @@
 """The parts of serving that need no model: input checks on any values, batching, the canary's stop rule."""
 
 import asyncio
+import json
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -37,6 +39,7 @@ FEATURES = [
     RawFeature("l", "int64", None, is_list=True),
 ]
 INFO = BundleInfo("pytorch", "x:Y", "binary", "label", ["no", "yes"], FEATURES)
+SCALARS = replace(INFO, features=FEATURES[:6])
 
 floats = st.floats(-(2.0**127), 2.0**127, width=32)
 ints = st.integers(-(2**63), 2**63 - 1)
@@ -350,3 +353,18 @@ def test_columns_are_cut_between_rows(cut):
     columns, rows = columns_of(INFO, sent)
     joined = concatenate([between(columns, 0, cut), between(columns, cut, rows)])
     assert {n: plain(v) for n, v in joined.items()} == {n: plain(v) for n, v in columns.items()}
+
+
+@given(st.fixed_dictionaries({f.name: st.lists(floats | st.none() | ANYTHING, max_size=2) for f in SCALARS.features}))
+def test_tensors_that_are_read_at_once_are_read_as_in_the_detailed_checks(sent):
+    tensors = [{"name": n, "shape": [len(v)], "datatype": "FP32", "data": v} for n, v in sent.items()]
+    # Parameters, even none, need the detailed checks.
+    detailed = [{**tensor, "parameters": {}} for tensor in tensors]
+
+    def read(inputs):
+        try:
+            return open_inference.decode(json.dumps({"inputs": inputs}).encode(), None, SCALARS).given
+        except InputError as error:
+            return str(error)
+
+    assert read(tensors) == read(detailed)
