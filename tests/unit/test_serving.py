@@ -1,7 +1,6 @@
 """The parts of serving that need no model: input checks on any values, batching, the canary's stop rule."""
 
 import asyncio
-import json
 import threading
 import time
 from contextlib import suppress
@@ -9,6 +8,7 @@ from dataclasses import replace
 
 import httpx
 import numpy as np
+import orjson
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -363,7 +363,7 @@ def test_tensors_that_are_read_at_once_are_read_as_in_the_detailed_checks(sent):
 
     def read(inputs):
         try:
-            return open_inference.decode(json.dumps({"inputs": inputs}).encode(), None, SCALARS).given
+            return open_inference.decode(orjson.dumps({"inputs": inputs}), None, SCALARS).given
         except InputError as error:
             return str(error)
 
