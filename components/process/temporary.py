@@ -64,6 +64,24 @@ def temporary_folder() -> Iterator[Path]:
         folder.remove()
 
 
+@contextmanager
+def contain_temporary_files() -> Iterator[None]:
+    """Makes this process and those that it starts write temporary files to a `TemporaryFolder`, which is removed at the end.
+
+    For a process that runs one command: files of a thread beside it would be removed, too.
+    """
+    given, found = os.environ.get("TMPDIR"), tempfile.tempdir
+    with temporary_folder() as folder:
+        os.environ["TMPDIR"], tempfile.tempdir = str(folder), str(folder)
+        try:
+            yield
+        finally:
+            os.environ.pop("TMPDIR", None)
+            if given is not None:
+                os.environ["TMPDIR"] = given
+            tempfile.tempdir = found
+
+
 @cache
 def _remove_abandoned_once() -> None:
     remove_abandoned()

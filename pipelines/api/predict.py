@@ -114,7 +114,7 @@ def predict(
         model: see `load_model`; for rows in memory also its return value, which avoids loading the model again.
         rows: a DataFrame or a sequence of mappings with one column per raw feature, missing values as None or NaN; or paths,
             globs or URIs of files: CSV, Parquet, JSON Lines, TFRecord.
-        output: file to write: `.csv`, `.parquet`, `.jsonl` or `.tfrecord`. Required for files.
+        output: file to write: `.csv`, `.tsv`, `.parquet`, `.jsonl` or `.tfrecord`. Required for files.
         input_format: format of the files: `csv`, `parquet`, `jsonl`, `tfrecord`; `auto` infers it from their names.
         missing_values: texts in the files that mean missing, in addition to those of the training data.
         max_bad_rows: raise if more rows of the files cannot be predicted; default: no limit.

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from switchyard.components.process.temporary import contain_temporary_files
 from switchyard.pipelines.commands.options import (
     handle_errors,
     registry_option,
@@ -24,7 +25,7 @@ from switchyard.pipelines.commands.options import (
     "--output",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File: .csv, .parquet, .jsonl or .tfrecord.",
+    help="File: .csv, .tsv, .parquet, .jsonl or .tfrecord.",
 )
 @click.option(
     "--format",
@@ -66,7 +67,8 @@ def command(model: str, inputs: tuple[str, ...], tracking_uri: str | None, works
     """  # noqa: D301 (click requires the character)
     from switchyard.pipelines.api.predict import predict
 
-    done = predict(model, inputs, tracking_uri=tracking_uri, workspace=workspace, progress=True, **options)
+    with contain_temporary_files():  # Beam removes none of its own
+        done = predict(model, inputs, tracking_uri=tracking_uri, workspace=workspace, progress=True, **options)
     version = f" (version {done.version})" if done.version else ""
     click.echo(f"{done.rows:,} rows in {done.output}, predicted by {model}{version}")
     if done.bad_rows:

@@ -4,13 +4,14 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from switchyard.components.errors import UserError
 from switchyard.components.process.own_folder import own_folder
-from switchyard.components.process.temporary import PREFIX, remove_abandoned, temporary_folder
+from switchyard.components.process.temporary import PREFIX, contain_temporary_files, remove_abandoned, temporary_folder
 from switchyard.pipelines.runners.kubeflow.carried_files import unpack
 from switchyard.pipelines.workspace import Workspace
 from tests.command import REPOSITORY, environment
@@ -105,6 +106,15 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(temp
     assert not left.exists()
     assert all(p.exists() for p in (used, elsewhere, link, new, *others))
     alive.communicate("\n")
+
+
+@pytest.mark.parametrize("given", [None, "here"])
+def test_temporary_files_of_a_command_and_its_children_are_removed_at_its_end(given, temporary, monkeypatch):
+    monkeypatch.setenv("TMPDIR", given) if given else monkeypatch.delenv("TMPDIR", raising=False)
+    with contain_temporary_files():
+        made = [tempfile.mkdtemp(), subprocess.check_output(["mktemp"], text=True).strip()]
+        assert all(Path(path).parent.parent == temporary and Path(path).exists() for path in made)
+    assert (list(temporary.iterdir()), os.environ.get("TMPDIR"), tempfile.gettempdir()) == ([], given, str(temporary))
 
 
 def test_a_folder_of_another_user_is_not_removed_with_the_user_mocked(temporary, monkeypatch):
