@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from switchyard.components.errors import UserError
 from switchyard.components.values.base64_values import may_hold_bytes, unwrapped
-from switchyard.components.values.fitted import MISSING, Fitted, Misfit, fit_target
+from switchyard.components.values.fitted import MISSING, Fitted, Misfit, fit_target, received
 from switchyard.components.values.images import fault, is_image
 from switchyard.components.values.raw_features import Columns, Ragged, RawFeature
 from switchyard.components.values.spelling import FLOAT, INTEGER, TEXT, unit_of
@@ -81,7 +81,7 @@ def fit(column: pa.Array, feature: RawFeature) -> Fitted:
     if not wrong:
         return found
     more = [
-        Misfit(i, column[i].as_py(), f"must hold {feature.width} values per row") if lengths[i] else Misfit(i, None, MISSING)
+        Misfit(i, received(column[i]), f"must hold {feature.width} values per row") if lengths[i] else Misfit(i, None, MISSING)
         for i in wrong
     ]
     keep = np.ones(len(lengths), dtype=bool)

@@ -86,7 +86,7 @@ def _fit_single(column: pa.Array, target: Target) -> Fitted:
     places = np.cumsum(lengths) - lengths
     single = column.flatten().take(pa.array(places, pa.int64(), mask=~one))
     found = fit_target(single, dataclasses.replace(target, is_list=False))
-    several = [Misfit(int(i), column[int(i)].as_py(), "must hold one value per row") for i in np.flatnonzero(lengths > 1)]
+    several = [Misfit(int(i), received(column[int(i)]), "must hold one value per row") for i in np.flatnonzero(lengths > 1)]
     return Fitted(found.values, sorted([*found.misfits, *several], key=lambda m: m.row), found.words)
 
 
@@ -103,7 +103,7 @@ def _fit_lists(column: pa.Array, target: Target) -> Fitted:
         absent = cells.absent.to_numpy(zero_copy_only=False)
         first = {int(rows[i]): int(i) for i in wrong[::-1]}
         for row, i in sorted(first.items()):
-            misfits.append(Misfit(row, column[row].as_py(), _GAP) if absent[i] else _misfit(flat, i, target, row))
+            misfits.append(Misfit(row, received(column[row]), _GAP) if absent[i] else _misfit(flat, i, target, row))
         values = values.filter(pa.array(~np.isin(rows, list(first))))
         lengths = lengths.copy()
         lengths[list(first)] = 0
@@ -112,9 +112,19 @@ def _fit_lists(column: pa.Array, target: Target) -> Fitted:
     return Fitted(pa.ListArray.from_arrays(offsets, values, mask=mask), misfits)
 
 
+def received(scalar: pa.Scalar) -> Any:
+    """Returns a value of a column in Python's types; pyarrow gives half floats as NumPy's, which print as `np.float16(1.5)`."""
+    value = scalar.as_py()
+    return [_in_python(v) for v in value] if isinstance(value, list) else _in_python(value)
+
+
+def _in_python(value: Any) -> Any:
+    return value.item() if isinstance(value, np.number) else value
+
+
 def _misfit(column: pa.Array, place: Any, target: Target, row: int | None = None) -> Misfit:
     try:
-        value = column[int(place)].as_py()
+        value = received(column[int(place)])
     except (ValueError, OverflowError, pa.ArrowException):  # beyond the range of Python's types
         value = str(column[int(place)])
     if isinstance(value, bytes):

@@ -89,6 +89,7 @@ def reason_of(value: Any, target: Target) -> str:
     """Returns what a target must hold, as the reason why a value does not fit."""
     if target.kind == TEXT and isinstance(value, dict):
         return 'must hold texts, or bytes as {"b64": ...} in base64'
+    value = value.item() if isinstance(value, np.number) else value  # 2^63 is beyond a half float
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if target.kind in (INTEGER, FLOAT) and number and not math.isnan(value):
         if target.kind == FLOAT:

@@ -243,3 +243,14 @@ def test_a_missing_column_names_the_needed_ones_without_those_that_may_be_left_o
     for refused in (lambda: columns_of(info, {"a": [1.0]}), lambda: fit_frame(pd.DataFrame({"a": [1.0]}), features)):
         with pytest.raises(UserError, match=r"column 'z' is missing\. Columns needed: a, z\."):
             refused()
+
+
+def test_half_floats_that_do_not_fit_are_named_as_numbers():
+    """NumPy 2 would print `np.float16(1.5)`, and warn of each bound that a half float cannot hold."""
+    column, lists = pa.array(np.array([1.5, np.inf], np.float16)), pa.array([np.array([1.5, 2.5], np.float16)])
+
+    assert [m.sentence("x") for c in (column, lists) for m in fit(c, INTEGER).misfits] == [
+        "column 'x' must hold whole numbers, received 1.5",
+        "column 'x' must hold numbers that fit int64, received inf",
+        "column 'x' must hold one value per row, received [1.5, 2.5]",
+    ]
