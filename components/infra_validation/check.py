@@ -15,7 +15,7 @@ from switchyard.components.bundle.rows import to_frame
 from switchyard.components.errors import StageError
 from switchyard.components.evaluation.servability import Servability
 from switchyard.components.infra_validation.server_process import ServerProcess, server_process
-from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
+from switchyard.components.serving.client import Rows, from_records, from_tensors, records, scores_in, tensors
 from switchyard.components.tasks import TASKS
 from switchyard.components.training.workers.predicting import predictor_class
 from switchyard.components.values.conversion import fit_frame
@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 # Maximum difference of a row's score between batches of different rows. Above it, a row has no well-defined score.
 _BOUND = 1e-4
 _BATCH, _ODD_BATCH = 50, 7
-_Ask = Callable[[pd.DataFrame], dict[str, list[Any]]]
+_Ask = Callable[[Rows], dict[str, list[Any]]]
 
 
 def check(bundle: str, digest: str | None, serialized: Sequence[bytes], log: Path, patience_seconds: float) -> Servability:
@@ -85,10 +85,10 @@ def _reason(difference: float, own: float) -> str:
 def _requests(server: ServerProcess, info: BundleInfo) -> list[tuple[int, _Ask]]:
     """Returns (batch size, request function) pairs: both protocols, or MLflow's alone if a feature holds ragged lists."""
 
-    def invoke(rows: pd.DataFrame) -> dict[str, list[Any]]:
+    def invoke(rows: Rows) -> dict[str, list[Any]]:
         return from_records(server.invoke(records(rows, info.features)))
 
-    def infer(rows: pd.DataFrame) -> dict[str, list[Any]]:
+    def infer(rows: Rows) -> dict[str, list[Any]]:
         return from_tensors(server.infer(tensors(rows, info.features)))
 
     ragged = any(f.is_list and f.width is None for f in info.features)
@@ -99,8 +99,9 @@ def _ask_all(frame: pd.DataFrame, size: int, ask: _Ask) -> tuple[dict[str, list[
     """Returns the responses for all rows and the latency of each request in milliseconds."""
     answered: dict[str, list[Any]] = {}
     milliseconds = []
+    columns = {name: list(column) for name, column in frame.items()}
     for start in range(0, len(frame), size):
-        part = frame.iloc[start : start + size]
+        part = {name: values[start : start + size] for name, values in columns.items()}
         before = time.perf_counter()
         for name, values in ask(part).items():
             answered.setdefault(name, []).extend(values)

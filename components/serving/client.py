@@ -12,11 +12,13 @@ import pandas as pd
 from switchyard.components.bundle.model import BundleInfo, RawFeature
 from switchyard.components.values.base64_values import KEY, as_json, holds_bytes, in_base64
 
+# A DataFrame, or column -> values of the rows, of which a part is taken in a fraction of the time.
+Rows = pd.DataFrame | Mapping[str, Sequence[Any]]
 _DATATYPES = {"string": "BYTES", "int64": "INT64", "float32": "FP64"}
 
 
-def tensors(rows: pd.DataFrame, features: Iterable[RawFeature]) -> list[dict[str, Any]]:
-    """Returns rows (see `components.evaluation.predictions.frame_of`) as JSON inputs of the Open Inference Protocol.
+def tensors(rows: Rows, features: Iterable[RawFeature]) -> list[dict[str, Any]]:
+    """Returns rows (see `components.bundle.rows.frame_of`) as JSON inputs of the Open Inference Protocol.
 
     A missing value is null. A column with bytes that are not UTF-8 is sent as base64. The protocol does not support lists of
     different lengths; use `records` for them.
@@ -33,7 +35,7 @@ def tensors(rows: pd.DataFrame, features: Iterable[RawFeature]) -> list[dict[str
     return found
 
 
-def records(rows: pd.DataFrame, features: Iterable[RawFeature]) -> list[dict[str, Any]]:
+def records(rows: Rows, features: Iterable[RawFeature]) -> list[dict[str, Any]]:
     """Returns rows as `dataframe_records` or `instances` of MLflow's protocol, one object per row."""
     columns = {f.name: [_wrapped(v) if f.is_bytes else plain(v) for v in rows[f.name]] for f in features}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
