@@ -99,7 +99,7 @@ def _ask_all(frame: pd.DataFrame, size: int, ask: _Ask) -> tuple[dict[str, list[
     """Returns the responses for all rows and the latency of each request in milliseconds."""
     answered: dict[str, list[Any]] = {}
     milliseconds = []
-    columns = {name: list(column) for name, column in frame.items()}
+    columns = {str(name): list(column) for name, column in frame.items()}
     for start in range(0, len(frame), size):
         part = {name: values[start : start + size] for name, values in columns.items()}
         before = time.perf_counter()
