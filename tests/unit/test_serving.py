@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from switchyard.components.bundle.model import BundleInfo, Ragged, RawFeature, concatenate
@@ -366,5 +366,7 @@ def test_tensors_that_are_read_at_once_are_read_as_in_the_detailed_checks(sent):
             return open_inference.decode(orjson.dumps({"inputs": inputs}), None, SCALARS).given
         except InputError as error:
             return str(error)
+        except orjson.JSONEncodeError:  # an integer of more than 64 bits
+            reject()
 
     assert read(tensors) == read(detailed)
