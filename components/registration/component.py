@@ -134,7 +134,7 @@ def _outcome(name: str, best: Registration, evaluation: Evaluation) -> str:
         return f"{kept}{'; '.join(evaluation.failures)}."
     if best.status == DEFERRED:
         return f"{evaluation.best} is registered as {name} when MLflow is reachable. {best.why}"
-    return f"{evaluation.best} is {best.status}: {name} version {best.version}. {best.why}"
+    return f"{evaluation.best} is {best.status}: {name} version {best.version}{f'; {best.why}' if best.why else ''}."
 
 
 def _ids(run: tracking.Run) -> tuple[str, str] | None:

@@ -92,9 +92,9 @@ def model_card(
         members: of an ensemble, its members and their weights.
         environment: the software that trained it, see `environment_of`.
     """
-    passed = "passed all gates" if result.passed else "did not pass"
+    passed, because = "passed all gates" if result.passed else "did not pass", f"; {plain(why)}" if why else ""
     parts = [
-        f"**{plain(result.framework)}**, {evaluation.task}: {passed}{' and is blessed' if result.blessed else ''}. {plain(why)}",
+        f"**{plain(result.framework)}**, {evaluation.task}: {passed}{' and is blessed' if result.blessed else ''}{because}.",
         *([f"Weighted mean of its members' predictions: {plain(members)}"] if members else []),
         "### Metrics\n\n" + _metrics(result, evaluation),
     ]

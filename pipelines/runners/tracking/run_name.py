@@ -15,6 +15,8 @@ _MOST_CHANGES, _VALUE_LENGTH = 3, 24
 _FOLDERS = re.compile(r"""[^\s"',\[\]{}]*/(?=[^\s"',\[\]{}])""")
 # Characters of a parameter that `tracking.Run.params` stores.
 _STORED = 6000
+# In the record's name.
+_NAMED = ("trainer", "trainer.framework")
 # Of MLflow's column; a longer name is an error in PostgreSQL and MySQL.
 _LENGTH = 250
 # A key without a value: a version that does not have the key differs in nothing.
@@ -30,7 +32,7 @@ def run_name(uri: str, experiment_id: str, record: Mapping[str, Any], own: str |
         record: a `RunRecord` as a mapping.
         own: id of the run to name, if it exists.
     """
-    name, params = str(record["name"]), {k: mask(str(v))[:_STORED] for k, v in record["params"].items() if k != "trainer"}
+    name, params = str(record["name"]), {k: mask(str(v))[:_STORED] for k, v in record["params"].items() if k not in _NAMED}
     where = f"tags.`switchyard.pipeline` = '{record['tags']['switchyard.pipeline']}' AND tags.`switchyard.trainer` LIKE '%'"
     try:
         newest = tracking.client(uri).search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], max_results=2)
@@ -44,7 +46,7 @@ def run_name(uri: str, experiment_id: str, record: Mapping[str, Any], own: str |
     changed = [f"{_short(k)} {_short_value(v)}" for k, v in params.items() if k in before and before[k] != v]
     if "name" in before:  # a run of an earlier version has no settings
         changed += [f"{_short(k)} {_short_value(v)}" for k, v in params.items() if k not in before and v != _UNSET]
-        changed += [f"without {_short(k)}" for k in before if k not in params and k != "trainer" and before[k] != _UNSET]
+        changed += [f"without {_short(k)}" for k in before if k not in params and k not in _NAMED and before[k] != _UNSET]
     if not changed:
         return name
     more = f" and {len(changed) - _MOST_CHANGES} more" if len(changed) > _MOST_CHANGES else ""
