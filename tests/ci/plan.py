@@ -17,7 +17,7 @@ BUDGET = 45 * 60
 RESERVE = 4 * 60
 # Installation with cold caches, `make test` in two sessions, and the start of the suites' session.
 FIXED = 4 * 60 + 11 * 60 + 60 + RESERVE
-# Two tests at once: what a suite's seconds, one test after the other, become.
+# Two tests at once: what a suite's seconds, one test after the other, become, unless a test of it keeps both cores busy.
 AT_ONCE = 0.6
 UNKNOWN_SECONDS = 15 * 60
 # A suite that had fewer of its present tests when it was recorded takes longer now.
@@ -40,7 +40,7 @@ class Choice:
 
 
 def table():
-    """Returns suite -> {"touched_by": [pattern, ...], "heavy": bool, "device": text, "prepare": seconds}."""
+    """Returns suite -> {"touched_by": [pattern, ...], "heavy": bool, "device": text, "prepare": seconds, "both_cores": bool}."""
     return tomllib.loads(TABLE.read_text())
 
 
@@ -81,7 +81,7 @@ def choose(suites, changed, passed, commits_since, measured):
     left, choices = BUDGET - FIXED, []
     for name in turn + oldest_first(s for s in by_change if not suites[s].get("heavy")):
         tests = expected_seconds(passed.get(name, {}), measured.get(name, (0, 0)))
-        seconds = tests * AT_ONCE + suites[name].get("prepare", 0)
+        seconds = tests * (1 if suites[name].get("both_cores") else AT_ONCE) + suites[name].get("prepare", 0)
         why = "its turn" if name in turn else "affected by the change"
         fits = seconds <= left
         if seconds > BUDGET - FIXED:

@@ -1,1 +1,1 @@
-"""Debian 13 with Python 3.13: a new clone installs without overrides, passes its unit tests and trains in both frameworks."""
+"""Debian 13 with Python 3.13: a new clone installs without overrides and passes `make test`; its wheel and sdist install."""

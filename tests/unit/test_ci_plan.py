@@ -93,6 +93,12 @@ def test_what_a_suite_installs_first_is_part_of_its_time():
     assert tpu.seconds == 240 + 100 * plan.AT_ONCE
 
 
+def test_a_suite_that_runs_two_tests_at_once_itself_takes_all_of_its_seconds():
+    suites = {"debian13": {"touched_by": [], "heavy": True, "both_cores": True}}
+    [debian13] = plan.choose(suites, {"debian13": []}, {"debian13": {"seconds": 700}}, {"debian13": 1}, {})
+    assert debian13.seconds == 700
+
+
 def test_a_suite_that_never_fits_is_to_be_split():
     [serving] = [c for c in choose(None, passed={**MINUTES, "serving": {"seconds": 3 * 3600}}) if c.name == "serving"]
     assert (serving.runs, serving.why) == (False, "affected by the change, but too long for 45 minutes even alone; split it")
