@@ -110,7 +110,7 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
         return {}
     cells = np.frombuffer(flat).reshape(len(converted), rows)
     sizes = np.abs(cells)
-    fits = (sizes <= FLOAT32_MAX).all(axis=1)
+    fits = np.asarray((sizes <= FLOAT32_MAX).all(axis=1))
     whole = np.array([f.dtype == "int64" for f in converted])
     if whole.any():
         fits &= ~whole | ((sizes < EXACT) & (cells == np.trunc(cells))).all(axis=1)
