@@ -29,11 +29,9 @@ RUN sed -n '/^pyfarmhash==/,/[^\\]$/p' /tmp/requirements.gpu.lock >/tmp/built.lo
 FROM ${BASE}
 ARG ACCELERATOR=cpu
 ARG VERSION=0.1.0
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Switchyard" \
       org.opencontainers.image.description="Every stage of a Switchyard pipeline, and any TFX node" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       switchyard.accelerator="${ACCELERATOR}"
 # libgomp: TensorFlow's and scikit-learn's threads.
@@ -78,5 +76,8 @@ ENV PATH=/opt/switchyard/bin:$PATH \
     TF_CPP_MIN_LOG_LEVEL=2
 USER 10001:10001
 WORKDIR /tmp
+# Last, so that another commit of the same files is no other layer.
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision="${REVISION}"
 HEALTHCHECK --interval=1h --timeout=2m --retries=1 CMD ["python3", "-m", "switchyard.pipelines.runners.kubeflow.task.image_check"]
 CMD ["python3", "-m", "switchyard.pipelines.runners.kubeflow.task.image_check"]

@@ -15,11 +15,9 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_
 FROM ${BASE}
 ARG FRAMEWORK=tensorflow
 ARG VERSION=0.1.0
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Switchyard serving" \
       org.opencontainers.image.description="switchyard serve for models of one framework" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       switchyard.serves="${FRAMEWORK}"
 # libgomp: LightGBM's, TensorFlow's and scikit-learn's threads.
@@ -53,4 +51,7 @@ ENV PATH=/opt/switchyard/bin:$PATH \
     SWITCHYARD_SERVES=${FRAMEWORK}
 USER 10001:10001
 WORKDIR /tmp
+# Last, so that another commit of the same files is no other layer.
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision="${REVISION}"
 CMD ["switchyard", "serve", "--help"]
