@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -114,14 +113,14 @@ def test_a_full_disk_ends_a_run_with_a_message_and_the_next_run_works(tmp_path, 
     """A limit on file size stands in for a full disk: the write fails in the same place, with the same kind of error."""
     data = tmp_path / "d.csv"
     data.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60_000)))
+    command = [sys.executable, "-m", "switchyard", "run", "--data", data, "--label", "y", "--workspace", tmp_path / "w"]
     limited = subprocess.run(
-        [sys.executable, "-m", "switchyard", "run", "--data", data, "--label", "y", "--workspace", tmp_path / "w"],
+        ["prlimit", f"--fsize={1 << 20}", *command],
         cwd=REPOSITORY,
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
     )
     assert limited.returncode == 1
     assert "ingest" in limited.stderr + limited.stdout

@@ -82,18 +82,16 @@ def until(condition):
         time.sleep(0.02)
 
 
-def default_signals():
-    """What tests are started by, such as `nohup` or a shell without job control, may ignore them."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTSTP):
-        signal.signal(number, signal.SIG_DFL)
+# What tests are started by, such as `nohup` or a shell without job control, may ignore them.
+DEFAULT_SIGNALS = "--default-signal=HUP,INT,TSTP"
 
 
-def client(folder, target, payload=None, **options):
+def client(folder, target, payload=None, *, signals=DEFAULT_SIGNALS, **options):
     code = CLIENT.format(target=target, payload=payload)
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, "cwd": folder, **options}
     # A process group of its own, with a parent outside it: the kernel does not stop processes of an orphaned group.
-    options = {"process_group": 0, "preexec_fn": default_signals, **options}
-    return subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment(PYTHONPATH=REPOSITORY, X="1"), **options)
+    command = ["env", signals, sys.executable, "-c", code, str(folder)]
+    return subprocess.Popen(command, process_group=0, env=environment(PYTHONPATH=REPOSITORY, X="1"), **options)
 
 
 def waiting(folder):
@@ -107,10 +105,7 @@ def test_a_fork_has_the_clients_folder_umask_variables_input_and_exit_code(serve
     (tmp_path / "here").mkdir()
     (tmp_path / "input").write_text("given")
     with (tmp_path / "input").open() as given:
-        process = client(
-            tmp_path, "report", 3, stdin=given, cwd=tmp_path / "here", umask=0o027,
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-        )  # fmt: skip
+        process = client(tmp_path, "report", 3, signals="--ignore-signal=HUP", stdin=given, cwd=tmp_path / "here", umask=0o027)
     found = json.loads(process.communicate()[0])
     assert found == {"cwd": str(tmp_path / "here"), "umask": 0o027, "x": "1", "input": "given", "hup": True, "group": True}
     assert process.returncode == 3
