@@ -11,7 +11,7 @@ from tests.bad_input import GOOD, Case, config
 from tests.command import switchyard
 
 CASES = [
-    Case("nothing given", "give a pipeline.yaml, or both --data PATH and --label", arguments=[]),
+    Case("nothing given", "or both --data PATH and --label COLUMN", arguments=[]),
     Case("unknown key", "unknown key. Did you mean 'trainer'?", config=config(trainr={})),
     Case("bad override", "must be key=value", config=config(), arguments=["p.yaml", "--set", "name"]),
     Case("no data file", "no file matches", config=config(data={"path": "none*.csv"})),
