@@ -94,7 +94,6 @@ durations: setup flink-if-possible tpu-if-possible ## Measure every test and fix
 screenshots: setup ## Make the pictures of README.md and docs/ again: the demo, its report, its runs in MLflow
 	$(VENV)/bin/python docs/make_pictures.py
 
-
 reference: setup ## Generate docs/reference from the code: config keys, commands, API
 	PYTHONPATH=. $(VENV)/bin/python docs/make_reference.py
 

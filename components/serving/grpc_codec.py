@@ -130,15 +130,17 @@ def decode(request: Any, info: BundleInfo, bounds: Bounds) -> InferRequest:
 
 def _usual(tensors: Any, raws: list[bytes], info: BundleInfo, bounds: Bounds) -> dict[str, Any] | None:
     """Returns raw feature -> values of raw tensors of one number per row; None if one of them needs the detailed checks."""
+    if not raws:
+        return None
     given: dict[str, Any] = {}
-    for tensor, raw in zip(tensors, raws, strict=bool(raws)):
+    for tensor, raw in zip(tensors, raws, strict=True):
         feature, dtype, shape = info.by_name.get(tensor.name), DATATYPES.get(tensor.datatype), tensor.shape
         if feature is None or dtype is None or tensor.parameters or tensor.HasField("contents") or not feature.is_scalar:
             return None
         if len(shape) != 1 or not 0 <= shape[0] <= bounds.rows or len(raw) != shape[0] * dtype.itemsize:
             return None
         given[tensor.name] = np.frombuffer(raw, dtype)
-    if not raws or len(given) < len(tensors):
+    if len(given) < len(tensors):  # a duplicate
         return None
     check_names(info, given)
     return given

@@ -126,11 +126,11 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
 
 def _small_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> array[float]:
     """Returns all scalar numeric columns one after the other as float64; empty if they are large or one is no list of numbers."""
-    columns = [given.get(f.name) for f in info.scalar_numbers]
+    columns: list[Any] = [given.get(f.name) for f in info.scalar_numbers]
     if rows * len(columns) > _SMALL or set(map(type, columns)) != {list}:
         return array("d")
     try:
-        return array("d", chain.from_iterable(columns))  # type: ignore[arg-type]
+        return array("d", chain.from_iterable(columns))
     except (TypeError, OverflowError):
         return array("d")
 
