@@ -16,11 +16,14 @@ from hypothesis import strategies as st
 
 from switchyard.components.bundle.model import BundleInfo, Ragged, RawFeature, concatenate
 from switchyard.components.errors import UserError
-from switchyard.components.serving import invocations, open_inference
+from switchyard.components.serving import grpc_codec, invocations, open_inference
 from switchyard.components.serving.answering import ServerState
 from switchyard.components.serving.app import create_app
 from switchyard.components.serving.batcher import Batcher, QueueFullError
+from switchyard.components.serving.bounds import Bounds
+from switchyard.components.serving.grpc_messages import MESSAGES
 from switchyard.components.serving.inputs import InputError, columns_of
+from switchyard.components.serving.metadata import DATATYPES
 from switchyard.components.serving.metrics import Metrics
 from switchyard.components.serving.rollout import Rollout, StopRule
 from switchyard.components.serving.served_model import Limits, ServedModel
@@ -370,3 +373,22 @@ def test_tensors_that_are_read_at_once_are_read_as_in_the_detailed_checks(sent):
             reject()
 
     assert read(tensors) == read(detailed)
+
+
+@pytest.mark.parametrize("names", ["abijst", "abis", "aabis", "bi", "abisz"])
+@pytest.mark.parametrize(("datatype", "shape"), [("FP32", [2]), ("INT64", [2]), ("FP32", [2, 1]), ("FP32", [3]), ("BOOL", [2])])
+def test_raw_tensors_that_are_read_at_once_are_read_as_in_the_detailed_checks(names, datatype, shape):
+    def read(*, parameters):
+        request = MESSAGES["ModelInferRequest"](id="1")
+        for name in names:
+            tensor = request.inputs.add(name=name, datatype=datatype, shape=shape)
+            if parameters:  # they need the detailed checks
+                tensor.parameters["any"].bool_param = True
+            request.raw_input_contents.append(np.array([1, 0], DATATYPES[datatype]).tobytes())
+        try:
+            found = grpc_codec.decode(request, SCALARS, Bounds()).given
+        except InputError as error:
+            return str(error)
+        return {name: (values.dtype, values.ravel().tolist()) for name, values in found.items()}
+
+    assert read(parameters=False) == read(parameters=True)
