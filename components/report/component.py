@@ -63,8 +63,8 @@ class Executor(base_executor.BaseExecutor):
             _reproduce(),
             config,
             load(uris["infra_blessing"]) if "infra_blessing" in uris else {},
-            registration["outcome"],
-            registration["next_step"],
+            registration.get("outcome", ""),  # a run resumed by this version may have an older registration
+            registration.get("next_step", ""),
         )
         page = run_report(exec_properties["pipeline_name"], data, models)
         target = Path(artifact_utils.get_single_uri(output_dict["report"]))
